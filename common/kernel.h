@@ -1,0 +1,110 @@
+/*
+ * kernel.h: the C view of kernel_contract.h: kernel numbers, parameter structs, names of bindings
+ * and parameters, and the extent of memory that each binding of a kernel touches for given
+ * parameters (used by the verifier and the executors).
+ */
+#ifndef UNET_KERNEL_H
+#define UNET_KERNEL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/kernel_contract.h"
+
+enum kernel_id {
+#define KERNEL_ENUM(name, family) KERNEL_ID_##name,
+    KERNELS(KERNEL_ENUM)
+#undef KERNEL_ENUM
+        KERNEL_COUNT
+};
+
+#define KERNEL_FIELD_U(name) uint32_t name;
+#define KERNEL_FIELD_F(name) float name;
+#define KERNEL_STRUCT(tag, FAMILY)                                                                 \
+    struct tag##_params {                                                                          \
+        FAMILY##_PARAMS(KERNEL_FIELD_U, KERNEL_FIELD_F)                                            \
+    };
+KERNEL_STRUCT(conv, CONV)
+KERNEL_STRUCT(conv_wgrad, CONV_WGRAD)
+KERNEL_STRUCT(wgrad_reduce, WGRAD_REDUCE)
+KERNEL_STRUCT(weights_transpose, WEIGHTS_TRANSPOSE)
+KERNEL_STRUCT(bias_grad, BIAS_GRAD)
+KERNEL_STRUCT(upconv, UPCONV)
+KERNEL_STRUCT(upconv_dgrad, UPCONV_DGRAD)
+KERNEL_STRUCT(upconv_wgrad, UPCONV_WGRAD)
+KERNEL_STRUCT(maxpool, MAXPOOL)
+KERNEL_STRUCT(maxpool_bwd, MAXPOOL_BWD)
+KERNEL_STRUCT(act_fwd, ACT_FWD)
+KERNEL_STRUCT(act_bwd, ACT_BWD)
+KERNEL_STRUCT(add, ADD)
+KERNEL_STRUCT(copy_region, COPY_REGION)
+KERNEL_STRUCT(embed_region, EMBED_REGION)
+KERNEL_STRUCT(dropout, DROPOUT)
+KERNEL_STRUCT(softmax, SOFTMAX)
+KERNEL_STRUCT(softmax_loss, SOFTMAX_LOSS)
+KERNEL_STRUCT(loss_reduce, LOSS_REDUCE)
+KERNEL_STRUCT(softmax_loss_grad, SOFTMAX_LOSS_GRAD)
+KERNEL_STRUCT(sgd, SGD)
+KERNEL_STRUCT(adam, ADAM)
+
+enum kernel_access { KERNEL_READ = 1, KERNEL_WRITE = 2, KERNEL_UPDATE = 3 };
+
+struct kernel_binding {
+    const char *name;
+    enum kernel_access access;
+};
+
+struct kernel_param {
+    const char *name;
+    bool is_float;
+};
+
+struct kernel_info {
+    const char *name;
+    uint32_t n_bindings;
+    struct kernel_binding bindings[KERNEL_MAX_BINDINGS];
+    uint32_t n_params;
+    struct kernel_param params[KERNEL_MAX_PARAMS];
+};
+
+extern const struct kernel_info kernel_table[KERNEL_COUNT];
+
+/* The kernel's number, or -1 when there is none of that name. */
+int kernel_find(const char *name);
+
+/*
+ * What a kernel touches of one binding, in terms of its parameters: to be compared with the shape
+ * of the tensor that a record binds there.
+ */
+enum kernel_form {
+    KERNEL_UNUSED,  /* not touched (aux without an epilogue that uses it) */
+    KERNEL_PLANES,  /* n images of c planes of h x w */
+    KERNEL_PIXELS,  /* n images of c planes of w pixels each, whatever their rows (h = 1) */
+    KERNEL_POINTS,  /* n images of w elements each, whatever their planes (c = h = 1) */
+    KERNEL_WEIGHTS, /* [c][h * w taps][n rounded up to 4]; w = 0: h is the number of taps */
+    KERNEL_FLAT     /* w words */
+};
+
+struct kernel_region {
+    enum kernel_form form;
+    uint32_t n, c, h, w;
+    uint32_t stride_n; /* PLANES, PIXELS, POINTS: elements from one image to the next */
+    bool is_u32;       /* labels; the control buffer is read as both and counts as float */
+    bool is_control;   /* must be the control buffer */
+    bool is_partial;   /* a WRITE that leaves some of these elements alone (a pasted rectangle) */
+    uint64_t extent;   /* elements from the start of the binding to the end of the region */
+};
+
+/* The regions of all bindings; false, with *why, when the parameters are inconsistent. */
+bool kernel_regions(enum kernel_id id, const uint32_t *params,
+                    struct kernel_region regions[KERNEL_MAX_BINDINGS], const char **why);
+
+/*
+ * Elements (4-byte words) from the start of each binding to the end of what the kernel touches
+ * there, given its parameter words. False when the parameters are inconsistent (a size of zero, an
+ * output larger than its input allows, a product past 2^31); *why then names the reason.
+ */
+bool kernel_extents(enum kernel_id id, const uint32_t *params,
+                    uint64_t extents[KERNEL_MAX_BINDINGS], const char **why);
+
+#endif

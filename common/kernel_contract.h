@@ -1,0 +1,225 @@
+/*
+ * kernel_contract.h: the contract of every compute kernel, written once for the compiler (C), the
+ * shaders (GLSL), the plan verifier and any other executor of dispatch records.
+ *
+ * For each kernel: its name, its bindings in order, and its parameter words in order. Both C and
+ * GLSL include this file, so it holds preprocessor directives only. Parameters are 32-bit words, U
+ * = unsigned integer, F = float (its bits).
+ *
+ * Tensors. Element (n, c, h, w) of an activation is at  n * stride_n + (c * H + h) * W + w  floats
+ * after the start of its binding; planes are contiguous, stride_n is in elements and exceeds C*H*W
+ * when the tensor is a channel slice of a wider one. Labels are 32-bit unsigned class numbers,
+ * everything else is 32-bit float. Weights of conv and upconv lie as [in][tap][out4]: tap = ky * kw
+ * + kx, out4 = out rounded up to a multiple of 4; the padding is zero in weights, gradients and
+ * optimiser state, and kernels keep it zero.
+ *
+ * Bindings are written B(name, access): READ, WRITE (writes every element of the binding's extent)
+ * or UPDATE (reads and writes).
+ */
+#ifndef UNET_KERNEL_CONTRACT_H
+#define UNET_KERNEL_CONTRACT_H
+
+#define KERNEL_MAX_BINDINGS 6
+#define KERNEL_MAX_PARAMS                                                                          \
+    20 /* 80 bytes; 6 addresses of 8 bytes fill the guaranteed 128 bytes of push constants */
+#define KERNEL_MAX_SPEC                                                                            \
+    12 /* specialisation constants, ids 0..11; 0, 1, 2 are the workgroup size                      \
+        */
+
+/* Words of the control buffer: what changes from step to step. */
+#define CONTROL_SEED_LO 0
+#define CONTROL_SEED_HI 1
+#define CONTROL_STEP 2          /* training step, from 0 */
+#define CONTROL_LEARNING_RATE 4 /* float */
+#define CONTROL_ADAM_BIAS1 5    /* float: 1 - beta1^(step + 1) */
+#define CONTROL_ADAM_BIAS2 6    /* float: 1 - beta2^(step + 1) */
+#define CONTROL_WORDS 8
+
+/* Epilogue bits of conv and upconv kernels, applied in this order to the finished sum. */
+#define EPILOGUE_BIAS 1u /* += bias[c_out] */
+#define EPILOGUE_ACT 2u  /* v > 0 ? v : slope * v   (slope 0: ReLU) */
+#define EPILOGUE_MASK                                                                              \
+    4u /* *= mask > 0 ? 1 : slope (the gradient of that, given the activation's output) */
+
+/*
+ * conv_fwd, conv_dgrad: y[n,o,yy,xx] = epilogue(sum over i, ky, kx of
+ *     x[n, i, yy + ky * dilation - pad_h, xx + kx * dilation - pad_w] * w[i][ky * kw + kx][o]),
+ * x being zero outside. The order of the sum is i, then ky, then kx, for every tile shape, so that
+ * results do not depend on the position of a pixel. conv_dgrad is the same sum with x = gradient of
+ * the output, w = weights_transpose(flip) of the layer's weights, pad = dilation * (k - 1) - pad of
+ * the layer.  aux: the bias (c_out floats) when EPILOGUE_BIAS, the mask tensor (shape of y, stride
+ * aux_stride_n) when EPILOGUE_MASK, anything valid when neither; never both.
+ */
+#define CONV_BINDINGS(B) B(x, READ) B(w, READ) B(aux, READ) B(y, WRITE)
+#define CONV_PARAMS(U, F)                                                                          \
+    U(n)                                                                                           \
+    U(c_in)                                                                                        \
+    U(h_in)                                                                                        \
+    U(w_in) U(x_stride_n) U(c_out) U(h_out) U(w_out) U(y_stride_n) U(pad_h) U(pad_w) U(dilation)   \
+        U(kh) U(kw) U(aux_stride_n) U(epilogue) F(slope)
+
+/*
+ * conv_wgrad: partial[s][i][ky * kw + kx][o] = sum of x[n, i, yy + ky * dilation - pad_h, xx + ...]
+ * * dy[n, o, yy, xx] over the output rows r = n * h_out + yy with  s * R / splits <= r < (s + 1) *
+ * R / splits,  R = n * h_out (integer division of the 32-bit product).  Everything of partial is
+ * written, padding as zero.
+ */
+#define CONV_WGRAD_BINDINGS(B) B(x, READ) B(dy, READ) B(partial, WRITE)
+#define CONV_WGRAD_PARAMS(U, F)                                                                    \
+    U(n)                                                                                           \
+    U(c_in)                                                                                        \
+    U(h_in)                                                                                        \
+    U(w_in) U(x_stride_n) U(c_out) U(h_out) U(w_out) U(dy_stride_n) U(pad_h) U(pad_w) U(dilation)  \
+        U(kh) U(kw) U(splits)
+
+/* wgrad_reduce: dw[i] = sum of partial[s * count + i] for s = 0, 1, ... splits - 1, in that order;
+ * i < count. */
+#define WGRAD_REDUCE_BINDINGS(B) B(partial, READ) B(dw, WRITE)
+#define WGRAD_REDUCE_PARAMS(U, F) U(count) U(splits)
+
+/* weights_transpose: dst[b][flip ? taps - 1 - t : t][a] = src[a][t][b]; src is [in][taps][out4],
+ * dst [out][taps][in4]. */
+#define WEIGHTS_TRANSPOSE_BINDINGS(B) B(src, READ) B(dst, WRITE)
+#define WEIGHTS_TRANSPOSE_PARAMS(U, F) U(in_count) U(out_count) U(taps) U(flip)
+
+/* bias_grad: db[c] = sum of dy[n, c, h, w] over n, h, w, in a fixed order. */
+#define BIAS_GRAD_BINDINGS(B) B(dy, READ) B(db, WRITE)
+#define BIAS_GRAD_PARAMS(U, F) U(n) U(c) U(h) U(w) U(dy_stride_n)
+
+/* upconv_fwd: y[n, o, yy * k + a, xx * k + b] = epilogue(sum over i of x[n, i, yy, xx] * w[i][a * k
+ * + b][o]). */
+#define UPCONV_BINDINGS(B) B(x, READ) B(w, READ) B(aux, READ) B(y, WRITE)
+#define UPCONV_PARAMS(U, F)                                                                        \
+    U(n)                                                                                           \
+    U(c_in)                                                                                        \
+    U(h_in) U(w_in) U(x_stride_n) U(c_out) U(y_stride_n) U(k) U(aux_stride_n) U(epilogue) F(slope)
+
+/*
+ * upconv_dgrad: dx[n, i, yy, xx] = epilogue(sum over o, a, b of dy[n, o, yy * k + a, xx * k + b] *
+ * wt[o][a * k + b][i]), wt = weights_transpose(no flip).  h_in, w_in, c_in are those of the layer's
+ * input (dx), as in upconv_fwd.
+ */
+#define UPCONV_DGRAD_BINDINGS(B) B(dy, READ) B(wt, READ) B(aux, READ) B(dx, WRITE)
+#define UPCONV_DGRAD_PARAMS(U, F)                                                                  \
+    U(n)                                                                                           \
+    U(c_in)                                                                                        \
+    U(h_in) U(w_in) U(dx_stride_n) U(c_out) U(dy_stride_n) U(k) U(aux_stride_n) U(epilogue) F(slope)
+
+/* upconv_wgrad: partial[s][i][a * k + b][o] = sum of x[n, i, yy, xx] * dy[n, o, yy * k + a, xx * k
+   + b] over the input rows r = n * h_in + yy with  s * R / splits <= r < (s + 1) * R / splits,  R =
+   n * h_in. */
+#define UPCONV_WGRAD_BINDINGS(B) B(x, READ) B(dy, READ) B(partial, WRITE)
+#define UPCONV_WGRAD_PARAMS(U, F)                                                                  \
+    U(n) U(c_in) U(h_in) U(w_in) U(x_stride_n) U(c_out) U(dy_stride_n) U(k) U(splits)
+
+/* maxpool_fwd: y[n,c,yy,xx] = max over ky, kx < kernel of x[n, c, yy * stride + ky * dilation, xx *
+ * stride + kx * dilation] */
+#define MAXPOOL_BINDINGS(B) B(x, READ) B(y, WRITE)
+#define MAXPOOL_PARAMS(U, F)                                                                       \
+    U(n)                                                                                           \
+    U(c)                                                                                           \
+    U(h_in) U(w_in) U(x_stride_n) U(h_out) U(w_out) U(y_stride_n) U(kernel) U(stride) U(dilation)
+
+/* maxpool_bwd: dx[n,c,h,w] = sum of dy over the windows whose first maximum (scan order ky, kx) is
+ * at (h, w). */
+#define MAXPOOL_BWD_BINDINGS(B) B(x, READ) B(dy, READ) B(dx, WRITE)
+#define MAXPOOL_BWD_PARAMS(U, F)                                                                   \
+    U(n)                                                                                           \
+    U(c)                                                                                           \
+    U(h_in)                                                                                        \
+    U(w_in) U(x_stride_n) U(h_out) U(w_out) U(dy_stride_n) U(dx_stride_n) U(kernel) U(stride)      \
+        U(dilation)
+
+/* Point-wise kernels run over n images of count = c * h * w elements each. */
+/* act_fwd: y = x > 0 ? x : slope * x.  y may be x. */
+#define ACT_FWD_BINDINGS(B) B(x, READ) B(y, WRITE)
+#define ACT_FWD_PARAMS(U, F) U(n) U(count) U(x_stride_n) U(y_stride_n) F(slope)
+
+/* act_bwd: dx = y > 0 ? dy : slope * dy, y being the activation's output.  dx may be dy. */
+#define ACT_BWD_BINDINGS(B) B(y, READ) B(dy, READ) B(dx, WRITE)
+#define ACT_BWD_PARAMS(U, F) U(n) U(count) U(y_stride_n) U(dy_stride_n) U(dx_stride_n) F(slope)
+
+/* add: y = a + b.  y may be a or b. */
+#define ADD_BINDINGS(B) B(a, READ) B(b, READ) B(y, WRITE)
+#define ADD_PARAMS(U, F) U(n) U(count) U(a_stride_n) U(b_stride_n) U(y_stride_n)
+
+/* copy_region: dst[n, c, dst_top + h, dst_left + w] = src[n, c, src_top + h, src_left + w] for h <
+ * h, w < w. */
+#define COPY_REGION_BINDINGS(B) B(src, READ) B(dst, WRITE)
+#define COPY_REGION_PARAMS(U, F)                                                                   \
+    U(n)                                                                                           \
+    U(c)                                                                                           \
+    U(h)                                                                                           \
+    U(w) U(src_h) U(src_w) U(src_top) U(src_left) U(src_stride_n) U(dst_h) U(dst_w) U(dst_top)     \
+        U(dst_left) U(dst_stride_n)
+
+/* add_region: the same, += instead of =. */
+#define ADD_REGION_BINDINGS(B) B(src, READ) B(dst, UPDATE)
+#define ADD_REGION_PARAMS(U, F) COPY_REGION_PARAMS(U, F)
+
+/* embed_region: dst is src placed at (top, left), zero elsewhere. */
+#define EMBED_REGION_BINDINGS(B) B(src, READ) B(dst, WRITE)
+#define EMBED_REGION_PARAMS(U, F)                                                                  \
+    U(n) U(c) U(src_h) U(src_w) U(src_stride_n) U(dst_h) U(dst_w) U(top) U(left) U(dst_stride_n)
+
+/*
+ * dropout: y = keep(e) ? x * scale : 0 with e = image * count + i;  keep(e) = word >= threshold,
+ * word = element (e & 3) of Philox-4x32-10 with counter (e >> 2, layer, step, 0) and key (seed_lo,
+ * seed_hi) from the control buffer. threshold = rate * 2^32, scale = 1 / (1 - rate). Its own
+ * gradient (x = dy). y may be x.
+ */
+#define DROPOUT_BINDINGS(B) B(x, READ) B(control, READ) B(y, WRITE)
+#define DROPOUT_PARAMS(U, F)                                                                       \
+    U(n) U(count) U(x_stride_n) U(y_stride_n) U(layer) U(threshold) F(scale)
+
+/* softmax over the k classes of each of hw pixels. */
+#define SOFTMAX_BINDINGS(B) B(x, READ) B(y, WRITE)
+#define SOFTMAX_PARAMS(U, F) U(n) U(k) U(hw) U(x_stride_n) U(y_stride_n)
+
+/*
+ * softmax_loss: probs = softmax(logits); partial[g] = (sum of w * -log p[label], sum of w, pixels
+ * with w > 0 whose arg-max is the label, pixels with w > 0) over the LOSS_PIXELS_PER_GROUP pixels
+ * of group g, pixels counted over all images (p = image * hw + pixel), in a fixed order. labels and
+ * weights are [n][hw]. -log p is computed from the logits (log-sum-exp), finite for any finite
+ * logits.
+ */
+#define LOSS_PIXELS_PER_GROUP 1024
+#define SOFTMAX_LOSS_BINDINGS(B)                                                                   \
+    B(logits, READ) B(labels, READ) B(weights, READ) B(probs, WRITE) B(partial, WRITE)
+#define SOFTMAX_LOSS_PARAMS(U, F) U(n) U(k) U(hw) U(logits_stride_n) U(probs_stride_n)
+
+/* loss_reduce: loss = (L, sum w * ce, sum w, correct, counted, 0, 0, 0), L = sum w * ce / sum w, or
+ * 0 when sum w is 0. */
+#define LOSS_WORDS 8
+#define LOSS_REDUCE_BINDINGS(B) B(partial, READ) B(loss, WRITE)
+#define LOSS_REDUCE_PARAMS(U, F) U(count)
+
+/* softmax_loss_grad: dlogits = w * (probs - onehot(label)) / sum w (loss[2]); 0 when sum w is 0. */
+#define SOFTMAX_LOSS_GRAD_BINDINGS(B)                                                              \
+    B(probs, READ) B(labels, READ) B(weights, READ) B(loss, READ) B(dlogits, WRITE)
+#define SOFTMAX_LOSS_GRAD_PARAMS(U, F) U(n) U(k) U(hw) U(probs_stride_n) U(dlogits_stride_n)
+
+/* sgd: g' = g + decay * w; m = momentum * m + g'; w -= lr * m   (torch.optim.SGD, dampening 0) */
+#define SGD_BINDINGS(B) B(w, UPDATE) B(g, READ) B(m, UPDATE) B(control, READ)
+#define SGD_PARAMS(U, F) U(count) F(momentum) F(decay)
+
+/* adam: g' = g + decay * w; m = beta1 m + (1 - beta1) g'; v = beta2 v + (1 - beta2) g'^2;
+   w -= lr * (m / bias1) / (sqrt(v / bias2) + epsilon)   (torch.optim.Adam) */
+#define ADAM_BINDINGS(B) B(w, UPDATE) B(g, READ) B(m, UPDATE) B(v, UPDATE) B(control, READ)
+#define ADAM_PARAMS(U, F) U(count) F(beta1) F(beta2) F(epsilon) F(decay)
+
+/* Every kernel: K(name, NAME) */
+#define KERNELS(K)                                                                                 \
+    K(conv_fwd, CONV)                                                                              \
+    K(conv_dgrad, CONV)                                                                            \
+    K(conv_wgrad, CONV_WGRAD)                                                                      \
+    K(wgrad_reduce, WGRAD_REDUCE) K(weights_transpose, WEIGHTS_TRANSPOSE) K(bias_grad, BIAS_GRAD)  \
+        K(upconv_fwd, UPCONV) K(upconv_dgrad, UPCONV_DGRAD) K(upconv_wgrad, UPCONV_WGRAD)          \
+            K(maxpool_fwd, MAXPOOL) K(maxpool_bwd, MAXPOOL_BWD) K(act_fwd, ACT_FWD)                \
+                K(act_bwd, ACT_BWD) K(add, ADD) K(copy_region, COPY_REGION)                        \
+                    K(add_region, ADD_REGION) K(embed_region, EMBED_REGION) K(dropout, DROPOUT)    \
+                        K(softmax, SOFTMAX) K(softmax_loss, SOFTMAX_LOSS)                          \
+                            K(loss_reduce, LOSS_REDUCE) K(softmax_loss_grad, SOFTMAX_LOSS_GRAD)    \
+                                K(sgd, SGD) K(adam, ADAM)
+
+#endif

@@ -1,0 +1,235 @@
+/*
+ * plan.h: a compiled model: programs of dispatch records over tensors with fixed places in a few
+ * memory blocks. The file format is docs/plan.md. A plan is self-contained: whoever executes it
+ * needs no model file, no shader compiler and no knowledge of layers.
+ */
+#ifndef UNET_PLAN_H
+#define UNET_PLAN_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "common/arena.h"
+#include "common/base.h"
+#include "common/err.h"
+#include "common/kernel.h"
+
+#define PLAN_VERSION 1u
+#define PLAN_ALIGNMENT                                                                             \
+    256u /* of every tensor in its block, bytes; the largest that Vulkan lets a device ask for */
+#define PLAN_MAX_GROUPS 65535u
+#define PLAN_NONE UINT32_MAX
+
+/* Classes of device a record has a tiling for. */
+enum plan_class { PLAN_CLASS_GPU, PLAN_CLASS_CPU, PLAN_CLASS_COUNT };
+
+/* How a shader reaches its tensors. */
+enum plan_access { PLAN_ACCESS_DESCRIPTOR, PLAN_ACCESS_ADDRESS, PLAN_ACCESS_COUNT };
+
+/* Memory blocks, each one allocation. */
+enum plan_block {
+    PLAN_BLOCK_WEIGHTS, /* parameters; persistent */
+    PLAN_BLOCK_STATE,   /* optimiser state; persistent, train_step only */
+    PLAN_BLOCK_ARENA,   /* activations, gradients, scratch; undefined at the start of a program */
+    PLAN_BLOCK_IO,      /* inputs written and outputs read by the host */
+    PLAN_BLOCK_CONTROL, /* CONTROL_WORDS words, written by the host before each run */
+    PLAN_BLOCK_COUNT
+};
+
+enum plan_layout {
+    PLAN_LAYOUT_PLANES,  /* n, c, h, w as in kernel_contract.h */
+    PLAN_LAYOUT_WEIGHTS, /* [in][tap][out4] */
+    PLAN_LAYOUT_FLAT     /* n*c*h*w words in a row (biases, partial sums, loss, control) */
+};
+
+enum plan_type { PLAN_TYPE_F32, PLAN_TYPE_U32 };
+
+struct plan_tensor {
+    const char *name;
+    enum plan_block block;
+    enum plan_layout layout;
+    enum plan_type type;
+    struct shape shape; /* logical. WEIGHTS: n = out, c = in, h = kh, w = kw */
+    uint32_t stride_n;  /* PLANES: elements from one image to the next; else 0 */
+    uint32_t base; /* the tensor whose memory this is a part of; itself for a tensor of its own */
+    uint64_t offset_bytes; /* in the block, a multiple of PLAN_ALIGNMENT */
+    uint64_t size_bytes;   /* from offset to the end of its last element */
+};
+
+/* One executable form of a kernel: SPIR-V for both access paths. */
+struct plan_shader {
+    const char *variant; /* "conv_fwd_reg" */
+    const uint32_t *code[PLAN_ACCESS_COUNT];
+    uint32_t n_words[PLAN_ACCESS_COUNT];
+};
+
+/* How a record is dispatched on one class of device. */
+struct plan_dispatch {
+    uint32_t shader; /* index into shaders */
+    uint32_t n_spec;
+    uint32_t spec[KERNEL_MAX_SPEC];
+    uint32_t groups[3];
+    uint32_t shared_bytes;
+};
+
+struct plan_record {
+    const char *label; /* "enc1/conv1 forward": layer and role, for people */
+    enum kernel_id kernel;
+    uint32_t tensors[KERNEL_MAX_BINDINGS]; /* one per binding of the kernel */
+    uint32_t params[KERNEL_MAX_PARAMS];    /* the kernel's parameter words */
+    bool barrier; /* wait for, and make visible, all earlier writes first */
+    uint64_t flops;
+    struct plan_dispatch dispatch[PLAN_CLASS_COUNT];
+};
+
+enum plan_direction { PLAN_IN, PLAN_OUT };
+
+/* A tensor of the IO block that the host writes before, or reads after, a run: "image", "labels",
+   "weights", "probs", "loss". */
+struct plan_port {
+    const char *name;
+    enum plan_direction direction;
+    uint32_t tensor;
+};
+
+struct plan_program {
+    const char *name; /* "train_step", "evaluate", "infer" */
+    uint32_t n_records;
+    struct plan_record *records;
+    uint32_t n_ports;
+    struct plan_port *ports;
+    uint64_t arena_bytes;       /* what this program uses of the arena block */
+    uint64_t naive_arena_bytes; /* if nothing shared memory */
+    uint64_t lower_bound_bytes; /* largest sum of bytes live at once */
+};
+
+enum plan_init { PLAN_INIT_ZERO, PLAN_INIT_NORMAL, PLAN_INIT_UNIFORM };
+
+#define PLAN_MAX_STATES 2
+
+struct plan_param {
+    const char *name; /* "enc1/conv1.weight": the name in checkpoints */
+    uint32_t tensor;
+    uint32_t n_states;
+    uint32_t states[PLAN_MAX_STATES]; /* tensors of the STATE block: momentum, or first and second
+                                         moment */
+    const char *state_names[PLAN_MAX_STATES]; /* "momentum"; "exp_avg", "exp_avg_sq" */
+    uint32_t rank;                            /* 4 for weights, 1 for biases */
+    uint32_t dims[4]; /* the shape in checkpoints (PyTorch's), outermost first */
+    bool transposed;  /* upconv: dims are in, out, kh, kw; else out, in, kh, kw */
+    enum plan_init init;
+    float init_scale; /* standard deviation, or half width of the uniform range */
+};
+
+enum plan_normalise { PLAN_NORMALISE_NONE, PLAN_NORMALISE_UNIT, PLAN_NORMALISE_STANDARD };
+enum plan_schedule {
+    PLAN_SCHEDULE_CONSTANT,
+    PLAN_SCHEDULE_STEP,
+    PLAN_SCHEDULE_POLY,
+    PLAN_SCHEDULE_COSINE
+};
+enum plan_optimiser { PLAN_OPTIMISER_SGD, PLAN_OPTIMISER_ADAM };
+
+#define PLAN_LABEL_OTHER UINT32_MAX /* as a value: every value that has no row of its own */
+
+struct plan_label {
+    uint32_t value;  /* in label images, or PLAN_LABEL_OTHER */
+    uint32_t class_; /* 0 .. n_classes - 1 */
+    const char *name;
+    float weight; /* of this class in the loss */
+};
+
+/* What the host side of training and inference needs to know about the model. */
+struct plan_model {
+    const char *name;      /* of the model */
+    const char *source;    /* the model file's name */
+    const char *overrides; /* "width=16 tile=380" as given with --set */
+    uint64_t hash;         /* of the expanded model; written to checkpoints */
+    uint32_t batch, channels, n_classes;
+    uint32_t in_h, in_w, out_h, out_w;
+    uint32_t margin_top,
+        margin_left;         /* input pixels around the output that inference discards or mirrors */
+    uint32_t core_h, core_w; /* output pixels of a tile that are exact: the part inference keeps */
+    uint32_t stride_h,
+        stride_w; /* least step that keeps pooling grids aligned (product of pool strides) */
+    enum plan_normalise normalise;
+    float input_offset, input_scale; /* after normalisation: x = (x - offset) * scale */
+    uint32_t n_labels;
+    struct plan_label *labels;
+    bool has_ignore;
+    uint32_t ignore_value; /* or PLAN_LABEL_OTHER */
+    enum plan_optimiser optimiser;
+    float learning_rate, momentum, beta1, beta2;
+    enum plan_schedule schedule;
+    float schedule_gamma; /* STEP: factor; POLY: power */
+    uint32_t
+        schedule_steps; /* STEP: every so many; POLY, COSINE: the end; 0 = the run's own --steps */
+    uint32_t warmup_steps;  /* the rate rises linearly over these first steps */
+    uint32_t default_steps; /* of a training run without --steps */
+    bool augment_flips;     /* random mirrors and quarter turns of training tiles */
+    float augment_grey;     /* random grey-value gain and offset, half width; 0: off */
+};
+
+struct plan {
+    struct arena arena; /* owns everything below */
+    struct plan_model model;
+    uint64_t block_bytes[PLAN_BLOCK_COUNT];
+    uint32_t n_tensors;
+    struct plan_tensor *tensors;
+    uint32_t n_shaders;
+    struct plan_shader *shaders;
+    uint32_t n_params;
+    struct plan_param *params;
+    uint32_t n_programs;
+    struct plan_program *programs;
+    uint64_t hash; /* of the file's content */
+};
+
+/* What a device allows; plan_verify checks against it. */
+struct plan_limits {
+    const char *device; /* for messages */
+    enum plan_class class_;
+    enum plan_access access;
+    uint64_t max_binding_bytes;    /* descriptor path only: maxStorageBufferRange */
+    uint64_t max_allocation_bytes; /* of one block */
+    uint32_t max_shared_bytes;
+    uint32_t max_groups[3];
+    uint32_t max_group_size[3];
+    uint32_t max_group_invocations;
+    uint32_t max_push_bytes;
+};
+
+/* The least any device of the contract offers: 16 KB... see docs; used when no device is in hand.
+ */
+struct plan_limits plan_limits_minimum(enum plan_class cls);
+
+/* Serialises a plan; *data_out is malloc'ed. Deterministic: the same plan gives the same bytes.
+ * Sets plan->hash. */
+void plan_serialise(struct plan *plan, uint8_t **data_out, size_t *size_out);
+
+/* Reads a plan from memory or file. Structure, lengths and checksum are checked, meaning is not:
+   call plan_verify. ERR_INPUT with a message of its own for each way to be broken. On failure *out
+   is NULL. */
+bool plan_parse(const uint8_t *data, size_t size_bytes, struct plan **out, struct err *err);
+bool plan_load(const char *path, struct plan **out, struct err *err);
+bool plan_save(struct plan *plan, const char *path, struct err *err);
+void plan_free(struct plan *plan); /* NULL-safe */
+
+/*
+ * Checks a plan by reading nothing but the plan: indices, bounds of every tensor and binding,
+ * extents of every kernel against its tensors, reads of undefined or overwritten bytes, hazards
+ * (read after write, write after read, write after write over byte ranges) without a barrier,
+ * outputs never written, group counts and the limits of a device (NULL: the minimum of both
+ * classes). Names the program, the record and the tensor. ERR_INPUT, or ERR_DEVICE when only a
+ * limit of the device in hand is exceeded.
+ */
+bool plan_verify(const struct plan *plan, const struct plan_limits *limits, struct err *err);
+
+/* Readable listing of a plan: programs, records, tensors. */
+void plan_print(const struct plan *plan, FILE *stream);
+
+const struct plan_program *plan_program_find(const struct plan *plan, const char *name);
+const struct plan_port *plan_port_find(const struct plan_program *program, const char *name);
+
+#endif

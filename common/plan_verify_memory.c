@@ -1,0 +1,331 @@
+/*
+ * plan_verify_memory.c: the records of a program together. An interval map over the bytes of each
+ * block holds who wrote each byte last; a list holds what was touched since the last barrier. From
+ * them follow reads of undefined or overwritten bytes, hazards without a barrier, outputs never
+ * written, and parameters read after their update. The lifetimes behind the memory figures of a
+ * program are derived again from its records.
+ */
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/plan_check.h"
+#include "common/vec.h"
+
+#define HOST (PLAN_NONE - 1) /* as the writer: defined before the program starts */
+#define NOBODY PLAN_NONE     /* as the writer: undefined */
+
+/* Bytes begin <= b < end of a block, last written by a root tensor in a record. */
+struct segment {
+    uint64_t begin, end;
+    uint32_t writer, record;
+};
+
+/* The segments of a block cover it without gaps, in order. */
+struct map {
+    VEC(struct segment) segments;
+};
+
+/* Touched since the last barrier. */
+struct touched {
+    struct plan_use use;
+    uint32_t record;
+};
+
+struct memory {
+    const struct plan_check *check;
+    const struct plan_program *program;
+    struct map maps[PLAN_BLOCK_COUNT];
+    VEC(struct touched) touched;
+    uint32_t record; /* the one looked at */
+};
+
+/* --- the interval map --- */
+
+/* The first segment that ends after a byte. */
+static size_t map_find(const struct map *map, uint64_t at) {
+    size_t low = 0, high = map->segments.count;
+    while (low < high) {
+        const size_t middle = low + (high - low) / 2;
+        if (map->segments.items[middle].end <= at)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+/* Makes a border at a byte; returns the segment that starts there. */
+static size_t map_split(struct map *map, uint64_t at) {
+    const size_t index = map_find(map, at);
+    if (index == map->segments.count || map->segments.items[index].begin == at)
+        return index;
+    const struct segment whole = map->segments.items[index];
+    vec_push(&map->segments, whole);
+    struct segment *items = map->segments.items;
+    memmove(&items[index + 1], &items[index], sizeof(*items) * (map->segments.count - 1 - index));
+    items[index].end = at;
+    items[index + 1].begin = at;
+    return index + 1;
+}
+
+static void map_write(struct map *map, uint64_t begin, uint64_t end, uint32_t writer,
+                      uint32_t record) {
+    const size_t first = map_split(map, begin), last = map_split(map, end);
+    struct segment *items = map->segments.items;
+    items[first] = (struct segment){begin, end, writer, record};
+    memmove(&items[first + 1], &items[last], sizeof(*items) * (map->segments.count - last));
+    map->segments.count -= last - first - 1;
+}
+
+static void write_span(struct memory *memory, const struct plan_span *span, uint32_t writer) {
+    for (uint32_t i = 0; i < span->count; i++) {
+        const uint64_t begin = span->begin + i * span->step;
+        map_write(&memory->maps[span->block], begin, begin + span->size_bytes, writer,
+                  memory->record);
+    }
+}
+
+/* The first segment of a span that was not written by root or the host; NULL when all was. */
+static const struct segment *find_foreign(const struct memory *memory, const struct plan_span *span,
+                                          uint32_t root) {
+    const struct map *map = &memory->maps[span->block];
+    for (uint32_t i = 0; i < span->count; i++) {
+        const uint64_t begin = span->begin + i * span->step;
+        for (size_t s = map_find(map, begin);
+             s < map->segments.count && map->segments.items[s].begin < begin + span->size_bytes;
+             s++) {
+            const struct segment *segment = &map->segments.items[s];
+            if (segment->writer != root && segment->writer != HOST)
+                return segment;
+        }
+    }
+    return NULL;
+}
+
+/* --- the start of a program --- */
+
+static void start_maps(struct memory *memory) {
+    const struct plan *plan = memory->check->plan;
+    memory->record = PLAN_NONE;
+    for (int block = 0; block < PLAN_BLOCK_COUNT; block++) {
+        const bool undefined = block == PLAN_BLOCK_ARENA || block == PLAN_BLOCK_IO;
+        const struct segment all = {0, plan->block_bytes[block], undefined ? NOBODY : HOST,
+                                    PLAN_NONE};
+        if (all.end > 0)
+            vec_push(&memory->maps[block].segments, all);
+    }
+    for (uint32_t i = 0; i < memory->program->n_ports; i++) {
+        const struct plan_port *port = &memory->program->ports[i];
+        const struct plan_span span = plan_tensor_span(&plan->tensors[port->tensor]);
+        if (port->direction == PLAN_IN)
+            write_span(memory, &span, memory->check->roots[port->tensor]);
+    }
+}
+
+/* --- one use --- */
+
+#define REJECT(memory, ...) err_set((memory)->check->err, ERR_INPUT, __VA_ARGS__)
+
+static const char *name_of(const struct memory *memory, uint32_t tensor) {
+    return plan_tensor_name(memory->check->plan, tensor);
+}
+
+static bool check_read(const struct memory *memory, const struct plan_use *use) {
+    const struct segment *foreign = find_foreign(memory, &use->span, use->root);
+    if (foreign == NULL)
+        return true;
+    if (foreign->writer == NOBODY)
+        return REJECT(memory,
+                      "tensor %s: reads undefined bytes: nothing has written byte %" PRIu64
+                      " of its block",
+                      name_of(memory, use->tensor), MAX(foreign->begin, use->span.begin));
+    if (foreign->record == PLAN_NONE)
+        return REJECT(memory, "tensor %s: reads memory of the input %s",
+                      name_of(memory, use->tensor), name_of(memory, foreign->writer));
+    return REJECT(memory, "tensor %s: was overwritten by tensor %s in record %u",
+                  name_of(memory, use->tensor), name_of(memory, foreign->writer), foreign->record);
+}
+
+/* Parameters stay as they were at the start until nothing needs them any more. */
+static bool check_read_persistent(const struct memory *memory, const struct plan_use *use) {
+    const enum plan_block block = use->span.block;
+    if (block != PLAN_BLOCK_WEIGHTS && block != PLAN_BLOCK_STATE)
+        return true;
+    const struct segment *updated = find_foreign(memory, &use->span, HOST);
+    return updated == NULL || REJECT(memory, "tensor %s: is used after its update in record %u",
+                                     name_of(memory, use->tensor), updated->record);
+}
+
+static bool check_write(const struct memory *memory, const struct plan_use *use) {
+    const struct plan *plan = memory->check->plan;
+    const char *program = memory->program->name;
+    const enum plan_block block = use->span.block;
+    if ((block == PLAN_BLOCK_WEIGHTS || block == PLAN_BLOCK_STATE) &&
+        (strcmp(program, "infer") == 0 || strcmp(program, "evaluate") == 0))
+        return REJECT(memory, "tensor %s: program %s must not change parameters",
+                      name_of(memory, use->tensor), program);
+    for (uint32_t i = 0; block == PLAN_BLOCK_IO && i < memory->program->n_ports; i++) {
+        const struct plan_port *port = &memory->program->ports[i];
+        const struct plan_span span = plan_tensor_span(&plan->tensors[port->tensor]);
+        if (port->direction == PLAN_IN && plan_spans_overlap(&span, &use->span))
+            return REJECT(memory, "tensor %s: writes the input %s, which is the host's",
+                          name_of(memory, use->tensor), port->name);
+    }
+    return true;
+}
+
+static bool check_hazard(const struct memory *memory, const struct plan_use *use) {
+    for (size_t i = 0; i < memory->touched.count; i++) {
+        const struct touched *other = &memory->touched.items[i];
+        if ((!other->use.writes && !use->writes) ||
+            !plan_spans_overlap(&other->use.span, &use->span))
+            continue;
+        const char *what = !use->writes         ? "reads what was written"
+                           : !other->use.writes ? "writes what was read"
+                                                : "writes what was written";
+        return REJECT(memory, "tensor %s: %s as tensor %s in record %u, with no barrier between",
+                      name_of(memory, use->tensor), what, name_of(memory, other->use.tensor),
+                      other->record);
+    }
+    return true;
+}
+
+static bool check_uses(struct memory *memory) {
+    const struct plan_record *record = &memory->program->records[memory->record];
+    struct plan_use uses[KERNEL_MAX_BINDINGS];
+    const uint32_t count = plan_record_uses(memory->check, record, uses);
+    if (record->barrier)
+        memory->touched.count = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        if ((uses[i].reads && !check_read(memory, &uses[i])) ||
+            !check_read_persistent(memory, &uses[i]) ||
+            (uses[i].writes && !check_write(memory, &uses[i])) || !check_hazard(memory, &uses[i]))
+            return false;
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        const struct touched now = {uses[i], memory->record};
+        if (uses[i].writes)
+            write_span(memory, &uses[i].span, uses[i].root);
+        vec_push(&memory->touched, now);
+    }
+    return true;
+}
+
+/* --- the end of a program --- */
+
+static bool check_outputs(const struct memory *memory) {
+    for (uint32_t i = 0; i < memory->program->n_ports; i++) {
+        const struct plan_port *port = &memory->program->ports[i];
+        if (port->direction != PLAN_OUT)
+            continue;
+        const struct plan_span span = plan_tensor_span(&memory->check->plan->tensors[port->tensor]);
+        const struct segment *foreign =
+            find_foreign(memory, &span, memory->check->roots[port->tensor]);
+        if (foreign == NULL)
+            continue;
+        if (foreign->writer == NOBODY)
+            return REJECT(memory, "plan: program %s: output %s is never written%s",
+                          memory->program->name, port->name,
+                          foreign->begin > span.begin ? " to its end" : "");
+        return REJECT(memory,
+                      "plan: program %s: output %s was overwritten by tensor %s in record "
+                      "%u",
+                      memory->program->name, port->name, name_of(memory, foreign->writer),
+                      foreign->record);
+    }
+    return true;
+}
+
+/* First and last record that touches each root tensor of the arena. */
+struct lifetime {
+    uint32_t first, last;
+};
+
+static struct lifetime *derive_lifetimes(const struct memory *memory) {
+    const struct plan *plan = memory->check->plan;
+    struct lifetime *lifetimes = malloc(sizeof(*lifetimes) * (plan->n_tensors + (size_t)1));
+    if (lifetimes == NULL)
+        return NULL;
+    for (uint32_t i = 0; i < plan->n_tensors; i++)
+        lifetimes[i] = (struct lifetime){PLAN_NONE, 0};
+    for (uint32_t r = 0; r < memory->program->n_records; r++) {
+        struct plan_use uses[KERNEL_MAX_BINDINGS];
+        const uint32_t count = plan_record_uses(memory->check, &memory->program->records[r], uses);
+        for (uint32_t i = 0; i < count; i++) {
+            struct lifetime *lifetime = &lifetimes[uses[i].root];
+            lifetime->first = MIN(lifetime->first, r);
+            lifetime->last = r;
+        }
+    }
+    return lifetimes;
+}
+
+static bool compare_figures(const struct memory *memory, uint64_t end_bytes, uint64_t live_bytes) {
+    const struct plan_program *p = memory->program;
+    if (p->arena_bytes != end_bytes)
+        return REJECT(memory,
+                      "plan: program %s: arena of %" PRIu64 " bytes, its tensors use %" PRIu64,
+                      p->name, p->arena_bytes, end_bytes);
+    if (p->lower_bound_bytes != live_bytes)
+        return REJECT(memory,
+                      "plan: program %s: lower bound of %" PRIu64 " bytes, but %" PRIu64
+                      " are live at once",
+                      p->name, p->lower_bound_bytes, live_bytes);
+    if (p->naive_arena_bytes < live_bytes)
+        return REJECT(memory,
+                      "plan: program %s: %" PRIu64 " bytes without sharing are fewer than "
+                      "the %" PRIu64 " live at once",
+                      p->name, p->naive_arena_bytes, live_bytes);
+    return true;
+}
+
+/* The arena's size and the most bytes live at one record, sizes rounded up to the alignment. */
+static bool check_figures(const struct memory *memory) {
+    const struct plan *plan = memory->check->plan;
+    const uint32_t n_records = memory->program->n_records;
+    struct lifetime *lifetimes = derive_lifetimes(memory);
+    /* starts[r] - ends[r]: bytes that come alive at record r, and that died before it */
+    uint64_t *starts = calloc(n_records + (size_t)1, sizeof(uint64_t));
+    uint64_t *ends = calloc(n_records + (size_t)1, sizeof(uint64_t));
+    if (lifetimes == NULL || starts == NULL || ends == NULL) {
+        free(lifetimes);
+        free(starts);
+        free(ends);
+        return err_set(memory->check->err, ERR_IO, "plan: out of memory");
+    }
+    uint64_t end_bytes = 0, live_bytes = 0, most_bytes = 0;
+    for (uint32_t i = 0; i < plan->n_tensors; i++) {
+        const struct plan_tensor *tensor = &plan->tensors[i];
+        if (lifetimes[i].first == PLAN_NONE || tensor->block != PLAN_BLOCK_ARENA)
+            continue;
+        const uint64_t size_bytes = align_up(tensor->size_bytes, PLAN_ALIGNMENT);
+        end_bytes = MAX(end_bytes, tensor->offset_bytes + size_bytes);
+        starts[lifetimes[i].first] += size_bytes;
+        ends[lifetimes[i].last + 1] += size_bytes;
+    }
+    for (uint32_t r = 0; r < n_records; r++) {
+        live_bytes += starts[r] - ends[r];
+        most_bytes = MAX(most_bytes, live_bytes);
+    }
+    free(lifetimes);
+    free(starts);
+    free(ends);
+    return compare_figures(memory, end_bytes, most_bytes);
+}
+
+bool plan_check_memory(const struct plan_check *check, const struct plan_program *program) {
+    struct memory memory = {.check = check, .program = program};
+    start_maps(&memory);
+    bool good = true;
+    for (memory.record = 0; good && memory.record < program->n_records; memory.record++) {
+        good = check_uses(&memory);
+        if (!good)
+            plan_at_record(check, program, memory.record);
+    }
+    good = good && check_outputs(&memory) && check_figures(&memory);
+    for (int block = 0; block < PLAN_BLOCK_COUNT; block++)
+        vec_free(&memory.maps[block].segments);
+    vec_free(&memory.touched);
+    return good;
+}

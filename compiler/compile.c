@@ -1,0 +1,211 @@
+/*
+ * compile.c: the stages of a compilation, in order. Everything else is called from here.
+ *
+ *   model text -> model -> for each program: build, [autodiff, update], fuse, order, skip, inplace
+ * -> lower -> memory -> barriers -> tiles -> plan -> verify
+ */
+#include "compiler/compiler.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/file.h"
+#include "compiler/emit.h"
+#include "compiler/explain.h"
+#include "compiler/passes.h"
+
+static const char *const pass_names[] = {"build", "autodiff", "update", "fuse", "order",
+                                         "skip",  "inplace",  "plan",   NULL};
+
+const char *const *unet_compile_passes(void) {
+    return pass_names;
+}
+
+#define N_PROGRAMS 3
+
+struct compilation {
+    const struct unet_compile_options *options;
+    struct model *model;
+    struct graph graphs[N_PROGRAMS];
+    size_t n_graphs;
+    struct plan *plan;
+};
+
+static const char *const program_names[N_PROGRAMS] = {
+    [MODEL_TRAIN] = "train_step", [MODEL_EVALUATE] = "evaluate", [MODEL_INFER] = "infer"};
+
+static bool wants_dump(const struct compilation *c, const char *pass) {
+    const char *dump = c->options->dump_pass;
+    return dump && c->options->dump_stream && (strcmp(dump, pass) == 0 || strcmp(dump, "all") == 0);
+}
+
+/* After each pass: invariants hold, and the graph is printed when asked for. */
+static bool finish_pass(const struct compilation *c, const struct graph *graph, const char *pass,
+                        struct err *err) {
+    if (wants_dump(c, pass)) {
+        fprintf(c->options->dump_stream, "== %s after %s\n", graph->name, pass);
+        graph_print(graph, c->options->dump_stream);
+    }
+    return graph_check(graph, err) || err_prefix(err, "%s after pass %s", graph->name, pass);
+}
+
+static bool differentiate(const struct compilation *c, struct graph *graph, struct err *err) {
+    struct autodiff_result gradients = {0};
+    bool ok = autodiff_run(graph, &gradients, err) && finish_pass(c, graph, "autodiff", err);
+    if (ok) {
+        update_run(graph, c->model, &gradients);
+        ok = finish_pass(c, graph, "update", err);
+    }
+    vec_free(&gradients.params);
+    vec_free(&gradients.gradients);
+    return ok;
+}
+
+static bool run_passes(const struct compilation *c, enum model_program kind, struct graph *graph,
+                       struct err *err) {
+    static const struct {
+        const char *name;
+        void (*run)(struct graph *graph);
+    } passes[] = {
+        {"fuse", fuse_run}, {"order", order_run}, {"skip", skip_run}, {"inplace", inplace_run}};
+
+    if (!build_graph(c->model, kind, graph, err) || !finish_pass(c, graph, "build", err)) {
+        return false;
+    }
+    if (kind == MODEL_TRAIN && !differentiate(c, graph, err)) {
+        return false;
+    }
+    for (size_t i = 0; i < ARRAY_LEN(passes); i++) {
+        passes[i].run(graph);
+        if (!finish_pass(c, graph, passes[i].name, err)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* The model's settings, with texts moved to the plan's memory. */
+static void set_model(struct plan_model *out, const struct model *model, struct plan *plan) {
+    *out = model->settings;
+    out->name = arena_strdup(&plan->arena, model->name);
+    out->source = arena_strdup(&plan->arena, model->file);
+    out->overrides = arena_strdup(&plan->arena, model->overrides ? model->overrides : "");
+    out->hash = model->hash;
+    out->labels = ARENA_ARRAY(&plan->arena, struct plan_label, out->n_labels);
+    for (uint32_t i = 0; i < out->n_labels; i++) {
+        out->labels[i] = model->settings.labels[i];
+        out->labels[i].name = arena_strdup(&plan->arena, model->settings.labels[i].name);
+    }
+}
+
+static bool compile_model(struct compilation *c, struct err *err) {
+    const struct graph *graphs[N_PROGRAMS];
+    for (size_t i = 0; i < N_PROGRAMS; i++) {
+        graphs[i] = &c->graphs[i];
+        graph_init(&c->graphs[i], &c->model->arena, program_names[i]);
+        c->n_graphs = i + 1;
+        if (!run_passes(c, (enum model_program)i, &c->graphs[i], err)) {
+            return false;
+        }
+    }
+    const struct param *const *params;
+    size_t n_params = model_params(c->model, &params);
+    c->plan = emit_plan(graphs, N_PROGRAMS, params, n_params, c->model->settings.optimiser);
+    set_model(&c->plan->model, c->model, c->plan);
+    if (wants_dump(c, "plan")) {
+        plan_print(c->plan, c->options->dump_stream);
+    }
+    if (c->options->explain) {
+        explain_plan(c->plan, &c->graphs[MODEL_TRAIN], c->options->explain);
+    }
+    return plan_verify(c->plan, NULL, err) ||
+           err_prefix(err, "the compiler made a plan its verifier rejects (please report this)");
+}
+
+static void finish(struct compilation *c) {
+    for (size_t i = 0; i < c->n_graphs; i++) {
+        graph_free(&c->graphs[i]);
+    }
+    model_free(c->model);
+}
+
+static bool known_pass(const char *name) {
+    for (size_t i = 0; pass_names[i]; i++) {
+        if (strcmp(pass_names[i], name) == 0) {
+            return true;
+        }
+    }
+    return strcmp(name, "all") == 0;
+}
+
+static bool split_overrides(const struct unet_compile_options *options, struct arena *arena,
+                            struct model_override *out, struct err *err) {
+    for (size_t i = 0; i < options->n_set; i++) {
+        char *copy = arena_strdup(arena, options->set[i]);
+        char *equals = strchr(copy, '=');
+        if (!equals || equals == copy) {
+            return err_set(err, ERR_USAGE, "--set %s: expected NAME=VALUE", options->set[i]);
+        }
+        *equals = '\0';
+        out[i] = (struct model_override){.name = copy, .value = equals + 1};
+    }
+    return true;
+}
+
+/* Reads the model; its mistakes are shown on options->diagnostics. */
+static bool read_model(const char *file_name, const char *text,
+                       const struct unet_compile_options *options, struct model **model,
+                       struct err *err) {
+    struct arena arena = {0};
+    struct model_override *overrides =
+        ARENA_ARRAY(&arena, struct model_override, options->n_set + 1);
+    struct diag diag;
+    diag_init(&diag, file_name, text);
+    bool ok = split_overrides(options, &arena, overrides, err);
+    if (ok && !(model_parse(file_name, text, overrides, options->n_set, model, &diag) &&
+                model_check_sizes(*model, &diag))) {
+        if (options->diagnostics) {
+            diag_print(&diag, options->diagnostics);
+        }
+        ok = err_set(err, ERR_INPUT, "%s: %zu mistake%s", file_name, diag.count,
+                     diag.count == 1 ? "" : "s");
+    }
+    diag_free(&diag);
+    arena_free(&arena);
+    return ok;
+}
+
+bool unet_compile_text(const char *file_name, const char *text,
+                       const struct unet_compile_options *options, struct plan **plan_out,
+                       struct err *err) {
+    static const struct unet_compile_options none;
+    struct compilation c = {.options = options ? options : &none};
+    *plan_out = NULL;
+    if (c.options->dump_pass && !known_pass(c.options->dump_pass)) {
+        err_set(err, ERR_USAGE, "--dump %s: no such pass", c.options->dump_pass);
+        return err_hint(err, "passes: build autodiff update fuse order skip inplace plan, or all");
+    }
+    bool ok = read_model(file_name, text, c.options, &c.model, err) && compile_model(&c, err);
+    finish(&c);
+    if (ok) {
+        *plan_out = c.plan;
+    } else {
+        plan_free(c.plan);
+    }
+    return ok;
+}
+
+bool unet_compile_file(const char *path, const struct unet_compile_options *options,
+                       struct plan **plan_out, struct err *err) {
+    uint8_t *text;
+    size_t size_bytes;
+    *plan_out = NULL;
+    if (!file_read(path, &text, &size_bytes, err)) {
+        return false;
+    }
+    bool ok = memchr(text, 0, size_bytes)
+                  ? err_set(err, ERR_INPUT, "%s: not a model: it holds a zero byte", path)
+                  : unet_compile_text(path, (char *)text, options, plan_out, err);
+    free(text);
+    return ok;
+}

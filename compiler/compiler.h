@@ -1,0 +1,39 @@
+/*
+ * compiler.h: the public C API of the compiler library: a model file (docs/model.md) becomes a plan
+ * file (docs/plan.md).
+ */
+#ifndef UNET_COMPILER_H
+#define UNET_COMPILER_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "common/err.h"
+#include "common/plan.h"
+
+struct unet_compile_options {
+    const char *const *set; /* "NAME=VALUE" overrides of the model's let: variables */
+    size_t n_set;
+    const char *dump_pass; /* print the graph (or plan) after this pass to dump_stream; NULL: none;
+                              "all": every pass */
+    FILE *dump_stream;
+    FILE *
+        diagnostics; /* where mistakes of the model are shown; NULL: nowhere, only counted in err */
+    FILE *explain;   /* report of layers, sizes, operations and memory; NULL: none */
+};
+
+/* Compiles a model file. On success *plan_out is verified and is freed with plan_free. ERR_INPUT:
+   the model has mistakes (already shown on diagnostics); ERR_USAGE: unknown pass or variable;
+   ERR_IO. */
+bool unet_compile_file(const char *path, const struct unet_compile_options *options,
+                       struct plan **plan_out, struct err *err);
+/* The same from text in memory; file_name is for messages. */
+bool unet_compile_text(const char *file_name, const char *text,
+                       const struct unet_compile_options *options, struct plan **plan_out,
+                       struct err *err);
+
+/* Names of the passes in order, NULL-terminated (for --dump). */
+const char *const *unet_compile_passes(void);
+
+#endif

@@ -1,0 +1,170 @@
+/*
+ * emit.c: graphs whose storage is decided become a plan: records, places in memory, barriers,
+ * tiles, tables.
+ */
+#include "compiler/emit.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "compiler/lower_internal.h"
+#include "compiler/passes.h"
+
+struct program {
+    const struct graph *graph;
+    struct lower lower;
+    struct memory_report memory;
+};
+
+static uint32_t find_shader(struct lower_plan *lowered, const char *variant) {
+    for (size_t i = 0; i < lowered->shaders.count; i++) {
+        if (strcmp(lowered->shaders.items[i].variant, variant) == 0) {
+            return (uint32_t)i;
+        }
+    }
+    struct plan_shader shader = {.variant = variant};
+    for (int access = 0; access < PLAN_ACCESS_COUNT; access++) {
+        shader.code[access] = shader_find(variant, access, &shader.n_words[access]);
+    }
+    vec_push(&lowered->shaders, shader);
+    return (uint32_t)lowered->shaders.count - 1;
+}
+
+static void choose_tiles(struct lower *lower) {
+    for (size_t r = 0; r < lower->records.count; r++) {
+        struct plan_record *record = &lower->records.items[r];
+        for (int cls = 0; cls < PLAN_CLASS_COUNT; cls++) {
+            struct tile tile = {0};
+            tile_choose(record->kernel, record->params, cls, &tile);
+            struct plan_dispatch *dispatch = &record->dispatch[cls];
+            dispatch->shader = find_shader(lower->plan, tile.variant);
+            dispatch->n_spec = tile.n_spec;
+            memcpy(dispatch->spec, tile.spec, sizeof(dispatch->spec));
+            memcpy(dispatch->groups, tile.groups, sizeof(dispatch->groups));
+            dispatch->shared_bytes = tile.shared_bytes;
+        }
+    }
+}
+
+static void set_param(struct plan_param *out, const struct param *param,
+                      const struct lower_plan *lowered, size_t index, bool adam) {
+    static const char *const adam_names[] = {"exp_avg", "exp_avg_sq"};
+    out->name = lowered->tensors.items[lowered->param_tensors[index]].name;
+    out->tensor = lowered->param_tensors[index];
+    out->n_states = adam ? 2 : 1;
+    for (uint32_t s = 0; s < out->n_states; s++) {
+        out->states[s] = lowered->state_tensors[index][s];
+        out->state_names[s] = adam ? adam_names[s] : "momentum";
+    }
+    out->rank = param->is_bias ? 1 : 4;
+    const int32_t dims[4] = {param->shape.n, param->shape.c, param->shape.h, param->shape.w};
+    for (int d = 0; d < 4; d++) {
+        out->dims[d] = (uint32_t)(param->is_bias ? (d == 0 ? param->shape.c : 0) : dims[d]);
+    }
+    out->transposed = param->transposed;
+    out->init = param->init;
+    out->init_scale = param->init_scale;
+}
+
+static void set_ports(struct plan_program *program, const struct program *source,
+                      struct plan *plan) {
+    const struct graph *graph = source->graph;
+    program->ports = ARENA_ARRAY(&plan->arena, struct plan_port, graph->values.count);
+    for (size_t i = 0; i < graph->values.count; i++) {
+        const struct value *value = graph->values.items[i];
+        if (value->port) {
+            program->ports[program->n_ports++] =
+                (struct plan_port){.name = arena_strdup(&plan->arena, value->port),
+                                   .direction = value->kind == VALUE_INPUT ? PLAN_IN : PLAN_OUT,
+                                   .tensor = lower_find(&source->lower, value)};
+        }
+    }
+}
+
+static void set_program(struct plan_program *program, const struct program *source,
+                        struct plan *plan) {
+    size_t n_records = source->lower.records.count;
+    program->name = arena_strdup(&plan->arena, source->graph->name);
+    program->n_records = (uint32_t)n_records;
+    program->records = ARENA_ARRAY(&plan->arena, struct plan_record, n_records);
+    memcpy(program->records, source->lower.records.items, n_records * sizeof(struct plan_record));
+    program->arena_bytes = source->memory.arena_bytes;
+    program->naive_arena_bytes = source->memory.naive_bytes;
+    program->lower_bound_bytes = source->memory.lower_bound_bytes;
+    set_ports(program, source, plan);
+}
+
+static void *copy_items(struct plan *plan, const void *items, size_t count, size_t item_bytes) {
+    void *copy = arena_alloc(&plan->arena, count * item_bytes);
+    if (count) {
+        memcpy(copy, items, count * item_bytes);
+    }
+    return copy;
+}
+
+static void emit_params(struct plan *plan, const struct lower_plan *lowered, bool adam) {
+    plan->n_params = (uint32_t)lowered->n_params;
+    plan->params = ARENA_ARRAY(&plan->arena, struct plan_param, lowered->n_params);
+    for (size_t i = 0; i < lowered->n_params; i++) {
+        set_param(&plan->params[i], lowered->params[i], lowered, i, adam);
+    }
+}
+
+static void emit_programs(struct plan *plan, const struct program *programs, size_t n_programs) {
+    plan->n_programs = (uint32_t)n_programs;
+    plan->programs = ARENA_ARRAY(&plan->arena, struct plan_program, n_programs);
+    for (size_t i = 0; i < n_programs; i++) {
+        set_program(&plan->programs[i], &programs[i], plan);
+        plan->block_bytes[PLAN_BLOCK_ARENA] =
+            MAX(plan->block_bytes[PLAN_BLOCK_ARENA], plan->programs[i].arena_bytes);
+    }
+}
+
+static void emit_tables(struct plan *plan, const struct lower_plan *lowered) {
+    plan->n_tensors = (uint32_t)lowered->tensors.count;
+    plan->tensors = copy_items(plan, lowered->tensors.items, lowered->tensors.count,
+                               sizeof(struct plan_tensor));
+    plan->n_shaders = (uint32_t)lowered->shaders.count;
+    plan->shaders = copy_items(plan, lowered->shaders.items, lowered->shaders.count,
+                               sizeof(struct plan_shader));
+}
+
+static void lower_programs(struct plan *plan, struct lower_plan *lowered, struct program *programs,
+                           size_t n_programs) {
+    for (size_t i = 0; i < n_programs; i++) {
+        lower_graph(&programs[i].lower, lowered, programs[i].graph);
+        memory_place(&programs[i].lower, &programs[i].memory);
+    }
+    for (int block = 0; block < PLAN_BLOCK_COUNT; block++) {
+        if (block != PLAN_BLOCK_ARENA) {
+            plan->block_bytes[block] = memory_place_block(lowered, block);
+        }
+    }
+    for (size_t i = 0; i < n_programs; i++) {
+        barrier_insert(&programs[i].lower);
+        choose_tiles(&programs[i].lower);
+    }
+}
+
+struct plan *emit_plan(const struct graph *const *graphs, size_t n_graphs,
+                       const struct param *const *params, size_t n_params,
+                       enum plan_optimiser optimiser) {
+    struct plan *plan = calloc(1, sizeof(struct plan));
+    struct program *programs = calloc(n_graphs, sizeof(struct program));
+    bool adam = optimiser == PLAN_OPTIMISER_ADAM;
+    struct lower_plan lowered;
+    lower_plan_init(&lowered, &plan->arena, params, n_params, adam ? 2 : 1);
+    for (size_t i = 0; i < n_graphs; i++) {
+        programs[i].graph = graphs[i];
+    }
+    lower_programs(plan, &lowered, programs, n_graphs);
+    emit_params(plan, &lowered, adam);
+    emit_programs(plan, programs, n_graphs);
+    emit_tables(plan, &lowered);
+    for (size_t i = 0; i < n_graphs; i++) {
+        lower_free(&programs[i].lower);
+    }
+    lower_plan_free(&lowered);
+    free(programs);
+    return plan;
+}

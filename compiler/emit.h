@@ -1,0 +1,15 @@
+/*
+ * emit.h: the last stage: graphs become a plan.
+ */
+#ifndef UNET_EMIT_H
+#define UNET_EMIT_H
+
+#include "compiler/ir.h"
+
+/* One program per graph; plan->model is left zero for the caller. params: all parameters that occur
+   in the graphs. Freed with plan_free. */
+struct plan *emit_plan(const struct graph *const *graphs, size_t n_graphs,
+                       const struct param *const *params, size_t n_params,
+                       enum plan_optimiser optimiser);
+
+#endif

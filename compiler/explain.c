@@ -1,0 +1,118 @@
+/*
+ * explain.c: "unetc --explain". Counts come from the graph, memory from the plan.
+ */
+#include "compiler/explain.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+static bool is_convolution(enum op_kind op) {
+    return op == OP_CONV || op == OP_UPCONV;
+}
+
+static uint64_t node_parameters(const struct node *node) {
+    uint64_t count = 0;
+    for (int i = 0; i < node->n_inputs; i++) {
+        if (node->inputs[i]->kind == VALUE_PARAM) {
+            count += shape_elements(node->inputs[i]->shape);
+        }
+    }
+    return count;
+}
+
+static void print_layer(const struct node *node, FILE *stream) {
+    const struct value *y = node->outputs[0];
+    char what[64];
+    if (is_convolution(node->op)) {
+        snprintf(what, sizeof(what), "%s %dx%d%s", op_table[node->op]->name, node->attr.kh,
+                 node->op == OP_UPCONV ? node->attr.kh : node->attr.kw,
+                 !node->attr.act            ? ""
+                 : node->attr.slope == 0.0f ? " + relu"
+                                            : " + leaky_relu");
+    } else {
+        snprintf(what, sizeof(what), "%s", op_table[node->op]->name);
+    }
+    char shape[48];
+    snprintf(shape, sizeof(shape), "%d x %d x %d", y->shape.c, y->shape.h, y->shape.w);
+    fprintf(stream, "  %-24s %-22s %18s %12" PRIu64 " %12.3f\n", node->name, what, shape,
+            is_convolution(node->op) ? node_parameters(node) : 0,
+            (double)op_table[node->op]->flops(node) / 1e9);
+}
+
+struct totals {
+    int convolutions;
+    uint64_t parameters, flops;
+};
+
+static struct totals print_layers(const struct graph *train, FILE *stream) {
+    struct totals totals = {0};
+    fprintf(stream, "  %-24s %-22s %18s %12s %12s\n", "layer", "operation", "channels x h x w",
+            "parameters", "GFLOP");
+    for (size_t i = 0; i < train->nodes.count; i++) {
+        const struct node *node = train->nodes.items[i];
+        print_layer(node, stream);
+        if (is_convolution(node->op)) {
+            totals.convolutions++;
+            totals.parameters += node_parameters(node);
+            totals.flops += op_table[node->op]->flops(node);
+        }
+        if (node->op == OP_SOFTMAX_LOSS) {
+            break; /* the backward pass follows */
+        }
+    }
+    return totals;
+}
+
+static void print_program(const struct plan_program *program, FILE *stream) {
+    uint64_t flops = 0;
+    uint32_t barriers = 0;
+    for (uint32_t r = 0; r < program->n_records; r++) {
+        flops += program->records[r].flops;
+        barriers += program->records[r].barrier;
+    }
+    const double mib = 1024.0 * 1024.0;
+    double gap =
+        program->lower_bound_bytes
+            ? 100.0 * ((double)program->arena_bytes / (double)program->lower_bound_bytes - 1)
+            : 0;
+    fprintf(stream, "  %-12s %5u dispatches %5u barriers %12.3f GFLOP\n", program->name,
+            program->n_records, barriers, (double)flops / 1e9);
+    fprintf(stream,
+            "  %-12s arena %.1f MiB; %.1f MiB if nothing shared memory (%.1f times); lower bound "
+            "%.1f MiB (%s%.2f %%)\n",
+            "", (double)program->arena_bytes / mib, (double)program->naive_arena_bytes / mib,
+            program->arena_bytes ? (double)program->naive_arena_bytes / (double)program->arena_bytes
+                                 : 1.0,
+            (double)program->lower_bound_bytes / mib,
+            program->arena_bytes == program->lower_bound_bytes ? "reached, " : "+", gap);
+}
+
+static void print_blocks(const struct plan *plan, FILE *stream) {
+    static const char *const names[PLAN_BLOCK_COUNT] = {"weights", "optimiser state", "arena",
+                                                        "inputs and outputs", "control"};
+    uint64_t total_bytes = 0;
+    fprintf(stream, "\nmemory blocks\n");
+    for (int block = 0; block < PLAN_BLOCK_COUNT; block++) {
+        fprintf(stream, "  %-20s %12.3f MiB\n", names[block],
+                (double)plan->block_bytes[block] / (1024.0 * 1024.0));
+        total_bytes += plan->block_bytes[block];
+    }
+    fprintf(stream, "  %-20s %12.3f MiB\n", "total", (double)total_bytes / (1024.0 * 1024.0));
+}
+
+void explain_plan(const struct plan *plan, const struct graph *train, FILE *stream) {
+    const struct plan_model *model = &plan->model;
+    fprintf(stream, "model %s (%s%s%s)\n\n", model->name, model->source,
+            model->overrides[0] ? ", " : "", model->overrides);
+    struct totals totals = print_layers(train, stream);
+    fprintf(stream,
+            "\n%d convolutions, %" PRIu64
+            " parameters, %ux%u -> %ux%u, batch %u, %.2f GFLOP forward\n",
+            totals.convolutions, totals.parameters, model->in_h, model->in_w, model->out_h,
+            model->out_w, model->batch, (double)totals.flops / 1e9);
+    fprintf(stream, "\nprograms\n");
+    for (uint32_t i = 0; i < plan->n_programs; i++) {
+        print_program(&plan->programs[i], stream);
+    }
+    print_blocks(plan, stream);
+}

@@ -1,0 +1,63 @@
+/*
+ * lower_internal.h: the state of a lowering, shared by lower.c (values and nodes to tensors and
+ * records), memory.c (places), barrier.c and compile.c. Op files see lower.h only.
+ */
+#ifndef UNET_LOWER_INTERNAL_H
+#define UNET_LOWER_INTERNAL_H
+
+#include "compiler/lower.h"
+#include "compiler/model.h"
+
+/* Grows while programs are lowered; becomes a struct plan at the end. */
+struct lower_plan {
+    struct arena *arena; /* the plan's own */
+    VEC(struct plan_tensor) tensors;
+    VEC(struct plan_shader) shaders;
+    const struct param *const *params;
+    size_t n_params;
+    uint32_t *param_tensors; /* of parameter i */
+    uint32_t (*state_tensors)[PLAN_MAX_STATES];
+    uint32_t control;
+};
+
+/* One value's tensor, by the memory it means. */
+struct lowered_value {
+    const struct value *root;
+    int channel, n_channels;
+    uint32_t tensor;
+};
+
+struct lower {
+    struct lower_plan *plan;
+    const struct graph *graph;
+    VEC(struct lowered_value) map;
+    VEC(struct plan_record) records;
+};
+
+/* Starts a plan: tensors of all parameters, of n_states optimiser states each, and of the control
+ * block. */
+void lower_plan_init(struct lower_plan *plan, struct arena *arena,
+                     const struct param *const *params, size_t n_params, int n_states);
+void lower_plan_free(struct lower_plan *plan);
+
+/* Lowers a graph whose storage is decided into records without places, barriers or dispatches. */
+void lower_graph(struct lower *lower, struct lower_plan *plan, const struct graph *graph);
+void lower_free(struct lower *lower);
+
+/* The tensor made for a value, which must have been used by a record. */
+uint32_t lower_find(const struct lower *lower, const struct value *value);
+
+/* memory.c: gives the arena tensors of one program their offsets and returns the program's sizes.
+ */
+struct memory_report {
+    uint64_t arena_bytes, naive_bytes, lower_bound_bytes;
+};
+void memory_place(struct lower *lower, struct memory_report *report);
+/* Places all tensors of a block one after another; returns its size. */
+uint64_t memory_place_block(struct lower_plan *plan, enum plan_block block);
+
+/* barrier.c: marks the records that must wait for earlier ones, from byte ranges alone. After
+ * memory_place. */
+void barrier_insert(struct lower *lower);
+
+#endif

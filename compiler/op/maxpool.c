@@ -1,0 +1,172 @@
+/*
+ * maxpool.c: the maximum over windows of kernel x kernel pixels, stride apart, dilation between
+ * their pixels; windows may overlap, rows and columns that fill no window are dropped. The gradient
+ * goes to the first maximum of each window in scan order.
+ */
+#include "compiler/op/op_common.h"
+
+static bool pooled_size(const struct node *node, struct shape x, int64_t *h, int64_t *w,
+                        struct err *err) {
+    const struct attr *a = &node->attr;
+    if (a->kh < 1 || a->stride < 1 || a->dilation < 1) {
+        return op_error(err, node, "kernel %d, stride %d and dilation %d must be at least 1", a->kh,
+                        a->stride, a->dilation);
+    }
+    int64_t reach = (int64_t)a->dilation * (a->kh - 1) + 1;
+    if (x.h < reach || x.w < reach) {
+        return op_error(err, node, "the input of %dx%d pixels is smaller than the window", x.h,
+                        x.w);
+    }
+    *h = (x.h - reach) / a->stride + 1;
+    *w = (x.w - reach) / a->stride + 1;
+    return true;
+}
+
+/* Position in x's plane of the first maximum of window (yy, xx). */
+static size_t first_maximum(const struct node *node, struct shape x, const double *plane, int yy,
+                            int xx) {
+    const struct attr *a = &node->attr;
+    size_t best = (size_t)(yy * a->stride) * (size_t)x.w + (size_t)(xx * a->stride);
+    for (int k = 1; k < a->kh * a->kh; k++) {
+        int h = yy * a->stride + k / a->kh * a->dilation;
+        int w = xx * a->stride + k % a->kh * a->dilation;
+        size_t at = (size_t)h * (size_t)x.w + (size_t)w;
+        if (plane[at] > plane[best]) {
+            best = at;
+        }
+    }
+    return best;
+}
+
+static bool maxpool_shape(struct node *node, struct err *err) {
+    if (!op_check(node, 1, 1, 1, -1, err)) {
+        return false;
+    }
+    struct shape x = node->inputs[0]->shape;
+    int64_t h, w;
+    return pooled_size(node, x, &h, &w, err) && op_set_output(node, 0, x.n, x.c, h, w, err);
+}
+
+static void maxpool_grad(struct autodiff *ad, struct node *node, struct value *const *dy) {
+    struct value *x = node->inputs[0];
+    if (autodiff_needs(ad, x)) {
+        struct value *inputs[] = {x, dy[0]};
+        autodiff_add(ad, x, autodiff_node(ad, OP_MAXPOOL_GRAD, node, inputs, 2, &node->attr));
+    }
+}
+
+static void maxpool_reference(const struct node *node, double *const *in, double *const *out,
+                              const struct interpret_context *context) {
+    (void)context;
+    struct shape x = node->inputs[0]->shape, y = node->outputs[0]->shape;
+    for (int plane = 0; plane < y.n * y.c; plane++) {
+        const double *from = in[0] + op_plane(x, 0, plane);
+        double *to = out[0] + op_plane(y, 0, plane);
+        for (int p = 0; p < y.h * y.w; p++) {
+            to[p] = from[first_maximum(node, x, from, p / y.w, p % y.w)];
+        }
+    }
+}
+
+/* A comparison counts as one operation. */
+static uint64_t maxpool_flops(const struct node *node) {
+    return shape_elements(node->outputs[0]->shape) * (uint64_t)(node->attr.kh * node->attr.kh);
+}
+
+static void maxpool_lower(struct lower *lower, const struct node *node) {
+    const struct value *x = node->inputs[0], *y = node->outputs[0];
+    struct maxpool_params params = {
+        .n = x->shape.n,
+        .c = x->shape.c,
+        .h_in = x->shape.h,
+        .w_in = x->shape.w,
+        .x_stride_n = lower_stride_n(x),
+        .h_out = y->shape.h,
+        .w_out = y->shape.w,
+        .y_stride_n = lower_stride_n(y),
+        .kernel = node->attr.kh,
+        .stride = node->attr.stride,
+        .dilation = node->attr.dilation,
+    };
+    uint32_t tensors[] = {lower_tensor(lower, x), lower_tensor(lower, y)};
+    lower_record(lower, node, "forward", KERNEL_ID_maxpool_fwd, &params, tensors,
+                 maxpool_flops(node));
+}
+
+const struct op_info op_maxpool = {
+    .name = "maxpool",
+    .shape = maxpool_shape,
+    .grad = maxpool_grad,
+    .reference = maxpool_reference,
+    .lower = maxpool_lower,
+    .flops = maxpool_flops,
+    .inplace_input = -1,
+};
+
+/* x, dy -> dx */
+
+static bool maxpool_grad_shape(struct node *node, struct err *err) {
+    if (!op_check(node, 2, 2, 1, -1, err)) {
+        return false;
+    }
+    struct shape x = node->inputs[0]->shape;
+    int64_t h, w;
+    if (!pooled_size(node, x, &h, &w, err)) {
+        return false;
+    }
+    struct shape y = {x.n, x.c, (int32_t)h, (int32_t)w};
+    return op_check_shape(node, 1, "the gradient", y, err) &&
+           op_set_output(node, 0, x.n, x.c, x.h, x.w, err);
+}
+
+static void maxpool_grad_reference(const struct node *node, double *const *in, double *const *out,
+                                   const struct interpret_context *context) {
+    (void)context;
+    struct shape x = node->inputs[0]->shape, dy = node->inputs[1]->shape;
+    size_t count = shape_elements(x);
+    for (size_t e = 0; e < count; e++) {
+        out[0][e] = 0;
+    }
+    for (int plane = 0; plane < dy.n * dy.c; plane++) {
+        const double *from = in[0] + op_plane(x, 0, plane);
+        const double *gradient = in[1] + op_plane(dy, 0, plane);
+        double *to = out[0] + op_plane(x, 0, plane);
+        for (int p = 0; p < dy.h * dy.w; p++) {
+            to[first_maximum(node, x, from, p / dy.w, p % dy.w)] += gradient[p];
+        }
+    }
+}
+
+static uint64_t maxpool_grad_flops(const struct node *node) {
+    return shape_elements(node->inputs[1]->shape) * (uint64_t)(node->attr.kh * node->attr.kh);
+}
+
+static void maxpool_grad_lower(struct lower *lower, const struct node *node) {
+    const struct value *x = node->inputs[0], *dy = node->inputs[1], *dx = node->outputs[0];
+    struct maxpool_bwd_params params = {
+        .n = x->shape.n,
+        .c = x->shape.c,
+        .h_in = x->shape.h,
+        .w_in = x->shape.w,
+        .x_stride_n = lower_stride_n(x),
+        .h_out = dy->shape.h,
+        .w_out = dy->shape.w,
+        .dy_stride_n = lower_stride_n(dy),
+        .dx_stride_n = lower_stride_n(dx),
+        .kernel = node->attr.kh,
+        .stride = node->attr.stride,
+        .dilation = node->attr.dilation,
+    };
+    uint32_t tensors[] = {lower_tensor(lower, x), lower_tensor(lower, dy), lower_tensor(lower, dx)};
+    lower_record(lower, node, "data gradient", KERNEL_ID_maxpool_bwd, &params, tensors,
+                 maxpool_grad_flops(node));
+}
+
+const struct op_info op_maxpool_grad = {
+    .name = "maxpool_grad",
+    .shape = maxpool_grad_shape,
+    .reference = maxpool_grad_reference,
+    .lower = maxpool_grad_lower,
+    .flops = maxpool_grad_flops,
+    .inplace_input = -1,
+};

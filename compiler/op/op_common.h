@@ -1,0 +1,56 @@
+/*
+ * op_common.h: what the files of compiler/op/ share: the rows of the table of operations, checks of
+ * the shape rules, addressing of the references. Bodies are in compiler/ops.c.
+ */
+#ifndef UNET_OP_COMMON_H
+#define UNET_OP_COMMON_H
+
+#include "compiler/ir.h"
+#include "compiler/lower.h"
+
+#define OP(NAME, name) extern const struct op_info op_##name;
+#include "compiler/ops.def"
+#undef OP
+
+/* Input i, or NULL when it is an optional one that the node does not have. */
+struct value *op_input(const struct node *node, int i);
+
+/* "enc1/conv1 (conv): MESSAGE" as ERR_INPUT; returns false. */
+bool op_error(struct err *err, const struct node *node, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* The counts of inputs and outputs, and that every input is a filled 32-bit float tensor (input
+   number labels, if 0 or more, of class numbers instead). Call first in a shape rule. */
+bool op_check(const struct node *node, int min_inputs, int max_inputs, int n_outputs, int labels,
+              struct err *err);
+
+/* The input has exactly this shape; what names it in the message ("the mask"). */
+bool op_check_shape(const struct node *node, int input, const char *what, struct shape expected,
+                    struct err *err);
+
+/* Sets shape and type (32-bit float) of output i; each size at least 1, less than 2^31 elements. */
+bool op_set_output(struct node *node, int i, int64_t n, int64_t c, int64_t h, int64_t w,
+                   struct err *err);
+
+/* True when part is the channels from `channel` on of whole, in the same memory. */
+bool op_is_window(const struct value *part, const struct value *whole, int channel);
+
+/* Words that a parameter, its gradient or its state takes in the kernels' layout. */
+uint64_t op_param_words(const struct param *param);
+
+/* A weight gradient kernel over (x, dy) writing `splits` partial sums of `words` each, and, when
+   there are several, the kernel that adds them up. values: x, dy, dw. */
+void op_lower_wgrad(struct lower *lower, const struct node *node, enum kernel_id kernel,
+                    const void *params, uint32_t splits, uint64_t words,
+                    const struct value *const *values, uint64_t flops);
+
+/* Offset of an image's channel (its first element) in a dense tensor. */
+static inline size_t op_plane(struct shape s, int n, int c) {
+    return ((size_t)n * (size_t)s.c + (size_t)c) * (size_t)s.h * (size_t)s.w;
+}
+
+static inline double op_activate(double v, double slope) {
+    return v > 0 ? v : slope * v;
+}
+
+#endif

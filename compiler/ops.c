@@ -1,0 +1,124 @@
+/*
+ * ops.c: the table of operations, made from ops.def, and the checks their shape rules share.
+ */
+#include "compiler/op/op_common.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
+
+const struct op_info *const op_table[OP_COUNT] = {
+#define OP(NAME, name) [OP_##NAME] = &op_##name,
+#include "compiler/ops.def"
+#undef OP
+};
+
+bool op_has_effect(enum op_kind op) {
+    return op == OP_SGD || op == OP_ADAM;
+}
+
+struct value *op_input(const struct node *node, int i) {
+    return i < node->n_inputs ? node->inputs[i] : NULL;
+}
+
+bool op_error(struct err *err, const struct node *node, const char *format, ...) {
+    char text[512];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    return err_set(err, ERR_INPUT, "%s (%s): %s", node->name, op_table[node->op]->name, text);
+}
+
+bool op_check(const struct node *node, int min_inputs, int max_inputs, int n_outputs, int labels,
+              struct err *err) {
+    if (node->n_inputs < min_inputs || node->n_inputs > max_inputs) {
+        return op_error(err, node, "has %d inputs, takes %d to %d", node->n_inputs, min_inputs,
+                        max_inputs);
+    }
+    if (node->n_outputs != n_outputs) {
+        return op_error(err, node, "has %d outputs, makes %d", node->n_outputs, n_outputs);
+    }
+    for (int i = 0; i < node->n_inputs; i++) {
+        const struct value *value = node->inputs[i];
+        if (!value) {
+            return op_error(err, node, "input %d is missing", i);
+        }
+        enum plan_type expected = i == labels ? PLAN_TYPE_U32 : PLAN_TYPE_F32;
+        if (value->type != expected) {
+            return op_error(err, node, "input %d (%s) must hold %s", i, value->name,
+                            i == labels ? "class numbers" : "32-bit floats");
+        }
+        if (value->shape.n < 1 || value->shape.c < 1 || value->shape.h < 1 || value->shape.w < 1) {
+            return op_error(err, node, "input %d (%s) is empty", i, value->name);
+        }
+    }
+    return true;
+}
+
+bool op_check_shape(const struct node *node, int input, const char *what, struct shape expected,
+                    struct err *err) {
+    struct shape s = node->inputs[input]->shape;
+    if (shape_equal(s, expected)) {
+        return true;
+    }
+    return op_error(err, node, "%s is %dx%dx%dx%d, must be %dx%dx%dx%d", what, s.n, s.c, s.h, s.w,
+                    expected.n, expected.c, expected.h, expected.w);
+}
+
+bool op_set_output(struct node *node, int i, int64_t n, int64_t c, int64_t h, int64_t w,
+                   struct err *err) {
+    const int64_t sizes[] = {n, c, h, w};
+    int64_t elements = 1;
+    for (int d = 0; d < 4; d++) {
+        if (sizes[d] < 1) {
+            return op_error(err, node,
+                            "the result would be %" PRId64 "x%" PRId64 "x%" PRId64 "x%" PRId64
+                            " (images x channels x rows x columns), nothing is left",
+                            n, c, h, w);
+        }
+        if (sizes[d] > INT32_MAX / elements) {
+            return op_error(err, node,
+                            "the result would be %" PRId64 "x%" PRId64 "x%" PRId64 "x%" PRId64
+                            ", a tensor must have less than 2^31 elements",
+                            n, c, h, w);
+        }
+        elements *= sizes[d];
+    }
+    node->outputs[i]->shape =
+        (struct shape){.n = (int32_t)n, .c = (int32_t)c, .h = (int32_t)h, .w = (int32_t)w};
+    node->outputs[i]->type = PLAN_TYPE_F32;
+    return true;
+}
+
+bool op_is_window(const struct value *part, const struct value *whole, int channel) {
+    const struct value *part_root = part->storage ? part->storage : part;
+    const struct value *whole_root = whole->storage ? whole->storage : whole;
+    int part_first = part->storage ? part->storage_channel : 0;
+    int whole_first = whole->storage ? whole->storage_channel : 0;
+    return part_root == whole_root && part_first == whole_first + channel;
+}
+
+uint64_t op_param_words(const struct param *param) {
+    struct shape s = param->shape;
+    if (param->is_bias) {
+        return shape_elements(s);
+    }
+    int in = param->transposed ? s.n : s.c;
+    int out = param->transposed ? s.c : s.n;
+    return lower_weight_elements(in, out, s.h * s.w);
+}
+
+void op_lower_wgrad(struct lower *lower, const struct node *node, enum kernel_id kernel,
+                    const void *params, uint32_t splits, uint64_t words,
+                    const struct value *const *values, uint64_t flops) {
+    uint32_t dw = lower_tensor(lower, values[2]);
+    uint32_t partial = splits == 1 ? dw : lower_scratch_flat(lower, "partial sums", splits * words);
+    uint32_t tensors[] = {lower_tensor(lower, values[0]), lower_tensor(lower, values[1]), partial};
+    lower_record(lower, node, "weight gradient", kernel, params, tensors, flops);
+    if (splits > 1) {
+        struct wgrad_reduce_params reduce = {.count = (uint32_t)words, .splits = splits};
+        uint32_t reduce_tensors[] = {partial, dw};
+        lower_record(lower, node, "weight gradient sum", KERNEL_ID_wgrad_reduce, &reduce,
+                     reduce_tensors, 0);
+    }
+}

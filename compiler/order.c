@@ -1,0 +1,58 @@
+/*
+ * order.c: moves every update (SGD, ADAM) directly after the last node that reads the parameter or
+ * makes its gradient. The gradient's memory is free from there on, so that the gradients of all
+ * layers never exist at once. The order of all other nodes stays.
+ */
+#include <stdlib.h>
+
+#include "compiler/passes.h"
+
+struct placed {
+    size_t after; /* index of the node it must follow; its own for nodes that stay */
+    size_t index;
+    struct node *node;
+};
+
+static bool reads(const struct node *node, const struct value *value) {
+    for (int i = 0; i < node->n_inputs; i++) {
+        if (node->inputs[i] == value) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static size_t earliest_place(const struct graph *graph, const struct node *update) {
+    size_t after = 0;
+    for (size_t i = 0; i < graph->nodes.count; i++) {
+        const struct node *node = graph->nodes.items[i];
+        bool before = node != update &&
+                      (reads(node, update->inputs[0]) || node == update->inputs[1]->producer);
+        after = before ? i : after;
+    }
+    return after;
+}
+
+static int by_place(const void *a, const void *b) {
+    const struct placed *x = a, *y = b;
+    if (x->after != y->after) {
+        return x->after < y->after ? -1 : 1;
+    }
+    return x->index < y->index ? -1 : x->index > y->index;
+}
+
+void order_run(struct graph *graph) {
+    VEC(struct placed) placed = {0};
+    for (size_t i = 0; i < graph->nodes.count; i++) {
+        struct node *node = graph->nodes.items[i];
+        bool update = op_has_effect(node->op);
+        vec_push(&placed, ((struct placed){update ? earliest_place(graph, node) : i, i, node}));
+    }
+    if (placed.count) {
+        qsort(placed.items, placed.count, sizeof(placed.items[0]), by_place);
+    }
+    for (size_t i = 0; i < placed.count; i++) {
+        graph->nodes.items[i] = placed.items[i].node;
+    }
+    vec_free(&placed);
+}

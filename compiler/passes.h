@@ -1,0 +1,38 @@
+/*
+ * passes.h: the passes over a graph, in the order compile.c runs them. Each keeps graph_check true
+ * and the values of all ports, parameters and states unchanged (tests/passes proves it with the
+ * interpreter).
+ */
+#ifndef UNET_PASSES_H
+#define UNET_PASSES_H
+
+#include "compiler/ir.h"
+#include "compiler/model.h"
+
+/* update.c: appends one optimiser node per parameter, reading its gradient. */
+void update_run(struct graph *graph, const struct model *model,
+                const struct autodiff_result *gradients);
+
+/* fuse.c: activations into the convolution before them, their gradients into the data gradient
+   before them, gradient sums into the uncropping that feeds them. */
+void fuse_run(struct graph *graph);
+
+/* order.c: every update directly after the last reader of what it changes, so that gradients die
+ * early. */
+void order_run(struct graph *graph);
+
+/* skip.c: producers write their channels of a concatenation in place; slices become views. Needs:
+ * final order. */
+void skip_run(struct graph *graph);
+
+/* inplace.c: results of point-wise operations take over the memory of an input that nobody reads
+ * later. After skip. */
+void inplace_run(struct graph *graph);
+
+/* storage.c: where a value lives after skip and inplace. */
+struct value *storage_root(struct value *value);
+int storage_channel(const struct value *value);
+/* Do two values share any byte? */
+bool storage_overlaps(struct value *a, struct value *b);
+
+#endif

@@ -1,0 +1,37 @@
+/*
+ * tile.h: the one place that knows how a kernel is laid out on a device: which shader variant,
+ * which specialisation constants, how many workgroups. An op's lowering fills in a kernel's
+ * parameters; this file turns them into a dispatch for each class of device.
+ */
+#ifndef UNET_TILE_H
+#define UNET_TILE_H
+
+#include "common/kernel.h"
+#include "common/plan.h" /* enum plan_class: PLAN_CLASS_GPU, PLAN_CLASS_CPU */
+
+struct tile {
+    const char
+        *variant; /* shader variant in the table of shaders/meson.build, such as "conv_fwd_reg" */
+    uint32_t n_spec;
+    uint32_t spec[KERNEL_MAX_SPEC]; /* value of specialisation constant i; 0, 1, 2 are the workgroup
+                                       size */
+    uint32_t groups[3];             /* each 1..65535 */
+    uint32_t shared_bytes;          /* workgroup memory the variant uses with these constants */
+};
+
+/* Chooses tile and groups for a kernel with these parameter words. Never fails for parameters
+ * kernel_extents accepts. */
+void tile_choose(enum kernel_id kernel, const uint32_t *params, enum plan_class cls,
+                 struct tile *tile);
+
+/*
+ * How many partial sums a weight gradient is split into (params with splits = 0), the same for
+ * every class of device so that a plan's buffers do not depend on the device.
+ */
+uint32_t tile_wgrad_splits(enum kernel_id kernel, const uint32_t *params);
+
+/* SPIR-V of a variant for an access path; words_out receives the length in 32-bit words. NULL when
+ * there is none. */
+const uint32_t *shader_find(const char *variant, enum plan_access access, uint32_t *words_out);
+
+#endif

@@ -1,0 +1,39 @@
+/*
+ * update.c: the optimiser as nodes of the graph: one per parameter, after its gradient. The
+ * learning rate is not an attribute: it changes from step to step and comes from the control block.
+ */
+#include "compiler/passes.h"
+
+static struct value *state_value(struct graph *graph, const struct value *param, int index) {
+    const char *name = arena_printf(graph->arena, "%s.state%d", param->name, index);
+    struct value *state = graph_value(graph, VALUE_STATE, name, param->shape);
+    state->param = param->param;
+    state->state_index = index;
+    return state;
+}
+
+static void append_update(struct graph *graph, const struct model *model, struct value *param,
+                          struct value *gradient) {
+    bool adam = model->settings.optimiser == PLAN_OPTIMISER_ADAM;
+    struct value *inputs[NODE_MAX_INPUTS] = {param, gradient};
+    int n_inputs = 2;
+    inputs[n_inputs++] = state_value(graph, param, 0);
+    if (adam) {
+        inputs[n_inputs++] = state_value(graph, param, 1);
+    }
+    struct attr attr = {.momentum = model->momentum,
+                        .beta1 = model->beta1,
+                        .beta2 = model->beta2,
+                        .epsilon = model->epsilon,
+                        .decay = param->param->is_bias ? 0 : model->weight_decay};
+    struct node *node =
+        graph_node(graph, adam ? OP_ADAM : OP_SGD, param->name, 0, inputs, n_inputs, &attr);
+    vec_push(&graph->nodes, node);
+}
+
+void update_run(struct graph *graph, const struct model *model,
+                const struct autodiff_result *gradients) {
+    for (size_t i = 0; i < gradients->params.count; i++) {
+        append_update(graph, model, gradients->params.items[i], gradients->gradients.items[i]);
+    }
+}

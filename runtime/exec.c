@@ -1,0 +1,127 @@
+/*
+ * exec.c: the loop over dispatch records. Each program is prepared once here: its records become
+ * batches of bounded work, and a record that alone exceeds a batch is divided into slabs of work
+ * groups, so that no submission keeps a device busy for long (display drivers end work after one or
+ * two seconds). Nothing here knows what a kernel computes.
+ */
+#include "runtime/exec.h"
+
+#include <string.h>
+
+const char *const exec_block_names[PLAN_BLOCK_COUNT] = {"weights", "state", "arena", "io",
+                                                        "control"};
+
+uint64_t exec_cost(const struct plan *plan, const struct plan_record *record) {
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i < kernel_table[record->kernel].n_bindings; i++)
+        bytes += plan->tensors[record->tensors[i]].size_bytes;
+    return record->flops + bytes * EXEC_COST_PER_BYTE;
+}
+
+/* The axis to divide: the longest, or, when the shader numbers its groups by their counts, the
+   outermost in use, because x + count_x * (y + count_y * z) does not contain that one's count. */
+static uint32_t slab_axis(const uint32_t groups[3], bool counts_groups) {
+    uint32_t axis = 0;
+    for (uint32_t i = 1; i < 3; i++) {
+        if (counts_groups ? groups[i] > 1 : groups[i] > groups[axis])
+            axis = i;
+    }
+    return axis;
+}
+
+struct cutter {
+    struct exec *exec;
+    uint64_t cost; /* of the batch so far */
+};
+
+static bool add_piece(struct cutter *cutter, const struct exec_piece *piece, uint64_t cost,
+                      struct err *err) {
+    struct exec *exec = cutter->exec;
+    if (cutter->cost > 0 && cutter->cost + cost > exec->batch_cost) {
+        if (!exec->ops->cut(exec, cutter->cost, err))
+            return false;
+        cutter->cost = 0;
+    }
+    cutter->cost += cost;
+    return exec->ops->dispatch(exec, piece, err);
+}
+
+static bool add_record(struct cutter *cutter, const struct plan_program *program, uint32_t index,
+                       struct err *err) {
+    struct exec *exec = cutter->exec;
+    const struct plan_record *record = &program->records[index];
+    const struct plan_dispatch *dispatch = &record->dispatch[exec->class_];
+    const uint64_t cost = exec_cost(exec->plan, record);
+    const uint32_t axis = slab_axis(dispatch->groups, exec->ops->counts_groups(exec, record));
+    const uint32_t length = dispatch->groups[axis];
+    const uint64_t wanted = (cost + exec->batch_cost - 1) / exec->batch_cost;
+    const uint32_t slabs = (uint32_t)MAX(1u, MIN(wanted, (uint64_t)length));
+    for (uint32_t i = 0; i < slabs; i++) {
+        struct exec_piece piece = {.record = index,
+                                   /* slabs of one record write disjoint elements; the barrier
+                                      between them states that to whoever checks byte ranges */
+                                   .barrier = record->barrier || i > 0,
+                                   .is_first = i == 0,
+                                   .is_last = i + 1 == slabs};
+        memcpy(piece.groups, dispatch->groups, sizeof(piece.groups));
+        piece.first[axis] = (uint32_t)((uint64_t)length * i / slabs);
+        piece.groups[axis] = (uint32_t)((uint64_t)length * (i + 1) / slabs) - piece.first[axis];
+        if (!add_piece(cutter, &piece, cost / slabs, err))
+            return false;
+    }
+    return true;
+}
+
+static bool prepare_program(struct exec *exec, uint32_t index, struct err *err) {
+    const struct plan_program *program = &exec->plan->programs[index];
+    struct cutter cutter = {.exec = exec};
+    if (!exec->ops->begin(exec, index, err))
+        return false;
+    for (uint32_t i = 0; i < program->n_records; i++) {
+        if (!add_record(&cutter, program, i, err))
+            return err_prefix(err, "%s, record %u (%s)", program->name, i,
+                              program->records[i].label);
+    }
+    return exec->ops->end(exec, cutter.cost, err);
+}
+
+bool exec_open(struct unet_device *device, const struct exec_request *request, struct exec **out,
+               struct err *err) {
+    *out = NULL;
+    struct exec *exec;
+    if (!device->backend->open(device, request, &exec, err))
+        return false;
+    for (uint32_t i = 0; i < request->plan->n_programs; i++) {
+        if (request->programs[i] && !prepare_program(exec, i, err)) {
+            exec->ops->close(exec);
+            return false;
+        }
+    }
+    *out = exec;
+    return true;
+}
+
+static void need_tensor(const struct plan *plan, const struct plan_program *program, uint32_t index,
+                        uint64_t *block_bytes) {
+    const enum plan_block block = plan->tensors[index].block;
+    const uint64_t bytes =
+        block == PLAN_BLOCK_ARENA ? program->arena_bytes : plan->block_bytes[block];
+    block_bytes[block] = MAX(block_bytes[block], bytes);
+}
+
+void exec_block_bytes(const struct plan *plan, const bool *programs,
+                      uint64_t block_bytes[PLAN_BLOCK_COUNT]) {
+    memset(block_bytes, 0, PLAN_BLOCK_COUNT * sizeof(block_bytes[0]));
+    for (uint32_t i = 0; i < plan->n_programs; i++) {
+        const struct plan_program *program = &plan->programs[i];
+        if (!programs[i])
+            continue;
+        for (uint32_t j = 0; j < program->n_ports; j++)
+            need_tensor(plan, program, program->ports[j].tensor, block_bytes);
+        for (uint32_t j = 0; j < program->n_records; j++) {
+            const struct plan_record *record = &program->records[j];
+            for (uint32_t k = 0; k < kernel_table[record->kernel].n_bindings; k++)
+                need_tensor(plan, program, record->tensors[k], block_bytes);
+        }
+    }
+}

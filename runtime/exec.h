@@ -1,0 +1,100 @@
+/*
+ * exec.h: what stands between a session and the machinery that executes dispatch records. A session
+ * knows plans and host data; an executor knows devices. Vulkan is one executor (gpu/); another one
+ * for the same records needs only these two tables, and its place in device.c.
+ *
+ * A program is prepared once: exec.c walks its records, cuts them into batches of bounded work and
+ * hands them to the executor; running a program replays what was prepared.
+ */
+#ifndef UNET_EXEC_H
+#define UNET_EXEC_H
+
+#include "runtime/runtime.h"
+
+struct exec;
+
+/* A part of a record's work groups: all of them, or a slab when the record alone is too long. */
+struct exec_piece {
+    uint32_t record; /* of the program */
+    uint32_t first[3], groups[3];
+    bool barrier;           /* everything before must be finished and visible */
+    bool is_first, is_last; /* piece of its record */
+};
+
+struct exec_request {
+    const struct plan *plan;
+    struct plan_limits limits; /* what the plan was verified against: class and access path */
+    const bool *programs;      /* plan->n_programs flags: which ones will run */
+    uint64_t block_bytes[PLAN_BLOCK_COUNT]; /* what these need; 0: not allocated */
+    bool profile;
+};
+
+struct exec_ops {
+    bool (*upload)(struct exec *exec, enum plan_block block, uint64_t offset_bytes,
+                   const void *data, uint64_t size_bytes, struct err *err);
+    bool (*download)(struct exec *exec, enum plan_block block, uint64_t offset_bytes, void *data,
+                     uint64_t size_bytes, struct err *err);
+
+    /* Preparing a program: begin, then pieces with cuts between batches, then end. cost: of the
+       batch that ends here, in the unit of exec_cost. */
+    bool (*begin)(struct exec *exec, uint32_t program, struct err *err);
+    bool (*dispatch)(struct exec *exec, const struct exec_piece *piece, struct err *err);
+    bool (*cut)(struct exec *exec, uint64_t cost, struct err *err);
+    bool (*end)(struct exec *exec, uint64_t cost, struct err *err);
+    /* Whether the shader of a record asks how many groups there are: then a slab must leave the
+       counts of the inner axes alone. */
+    bool (*counts_groups)(const struct exec *exec, const struct plan_record *record);
+
+    /* Replays a prepared program and waits for its end. Allocates nothing. */
+    bool (*run)(struct exec *exec, uint32_t program, struct err *err);
+    bool (*profile)(struct exec *exec, uint32_t program, uint64_t *times_ns, struct err *err);
+    void (*memory)(const struct exec *exec, struct unet_memory_report *report);
+    void (*close)(struct exec *exec);
+};
+
+/* The head of every executor's own struct. */
+struct exec {
+    const struct exec_ops *ops;
+    const struct plan *plan;
+    enum plan_class class_;
+    uint64_t batch_cost; /* the most that one batch should hold */
+};
+
+struct exec_backend {
+    const char *name;
+    /* Appends nothing and returns false with ERR_DEVICE when there is no driver. */
+    bool (*list)(struct unet_device_info **devices_out, size_t *count_out, struct err *err);
+    bool (*open_device)(const struct unet_device_info *info, struct unet_device **out,
+                        struct err *err);
+    void (*close_device)(struct unet_device *device);
+    uint32_t (*validation_count)(const struct unet_device *device);
+    /* The limits for one plan: the access path may differ from the device's usual one. */
+    struct plan_limits (*limits)(const struct unet_device *device, const struct plan *plan);
+    bool (*open)(struct unet_device *device, const struct exec_request *request, struct exec **out,
+                 struct err *err);
+};
+
+/* The head of every backend's own device struct. */
+struct unet_device {
+    const struct exec_backend *backend;
+    struct unet_device_info info;
+};
+
+extern const struct exec_backend gpu_backend;
+
+/* What a record costs: floating-point operations plus EXEC_COST_PER_BYTE for each byte of its
+   tensors, so that records that only move memory count too. */
+#define EXEC_COST_PER_BYTE 8u
+uint64_t exec_cost(const struct plan *plan, const struct plan_record *record);
+
+/* The bytes each block needs for the programs flagged, of a verified plan. */
+void exec_block_bytes(const struct plan *plan, const bool *programs,
+                      uint64_t block_bytes[PLAN_BLOCK_COUNT]);
+
+/* Opens an executor for a verified plan and prepares the programs flagged. */
+bool exec_open(struct unet_device *device, const struct exec_request *request, struct exec **out,
+               struct err *err);
+
+extern const char *const exec_block_names[PLAN_BLOCK_COUNT];
+
+#endif

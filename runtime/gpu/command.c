@@ -1,0 +1,319 @@
+/*
+ * command.c: recording and replay. A record becomes: a barrier when it has one, its pipeline, its
+ * tensors (a descriptor set with exact offsets and ranges, or addresses in push constants), its
+ * parameters, a dispatch.
+ *
+ * Ordering between submissions needs nothing beyond the barriers in the command buffers: a barrier
+ * covers everything submitted earlier to the queue.
+ */
+#include "runtime/gpu/command.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+/* What one submission may take. Drivers and display servers end work after one to two seconds. */
+#define SUBMISSION_SECONDS 0.25
+
+static uint64_t now_ns(void) {
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
+}
+
+uint64_t gpu_batch_cost(VkPhysicalDeviceType type) {
+    const uint64_t giga = 1000000000u;
+    switch (type) {
+    case VK_PHYSICAL_DEVICE_TYPE_DISCRETE_GPU:
+        return 100 * giga; /* 1 TFLOP/s for 0.1 s */
+    case VK_PHYSICAL_DEVICE_TYPE_CPU:
+        return 2 * giga; /* 8 GFLOP/s for 0.25 s */
+    default:
+        return 10 * giga; /* 100 GFLOP/s for 0.1 s */
+    }
+}
+
+static bool open_descriptors(struct gpu_commands *commands, const struct exec_request *request,
+                             struct err *err) {
+    uint32_t n_sets = 0;
+    for (uint32_t i = 0; i < request->plan->n_programs; i++)
+        n_sets += request->programs[i] ? request->plan->programs[i].n_records : 0;
+    if (n_sets == 0 || commands->pipelines->access == PLAN_ACCESS_ADDRESS)
+        return true;
+    const VkDescriptorPoolSize size = {.type = VK_DESCRIPTOR_TYPE_STORAGE_BUFFER,
+                                       .descriptorCount = n_sets * KERNEL_MAX_BINDINGS};
+    const VkDescriptorPoolCreateInfo info = {.sType = VK_STRUCTURE_TYPE_DESCRIPTOR_POOL_CREATE_INFO,
+                                             .maxSets = n_sets,
+                                             .poolSizeCount = 1,
+                                             .pPoolSizes = &size};
+    return gpu_check(
+        vkCreateDescriptorPool(commands->device->handle, &info, NULL, &commands->descriptors), err,
+        "descriptor pool");
+}
+
+bool gpu_commands_open(struct gpu_commands *commands, struct gpu_device *device,
+                       struct gpu_memory *memory, struct gpu_pipelines *pipelines,
+                       const struct exec_request *request, struct err *err) {
+    *commands = (struct gpu_commands){.device = device,
+                                      .memory = memory,
+                                      .pipelines = pipelines,
+                                      .class_ = request->limits.class_,
+                                      .profile = request->profile,
+                                      .n_programs = request->plan->n_programs};
+    commands->programs = calloc(MAX(commands->n_programs, 1u), sizeof(*commands->programs));
+    if (commands->programs == NULL)
+        return err_set(err, ERR_DEVICE, "out of memory for %u programs", commands->n_programs);
+    for (uint32_t i = 0; i < commands->n_programs; i++)
+        commands->programs[i].plan = &request->plan->programs[i];
+    const VkCommandPoolCreateInfo pool = {.sType = VK_STRUCTURE_TYPE_COMMAND_POOL_CREATE_INFO,
+                                          .queueFamilyIndex = device->facts.queue_family};
+    if (!gpu_check(vkCreateCommandPool(device->handle, &pool, NULL, &commands->pool), err,
+                   "command pool"))
+        return false;
+    for (int i = 0; i < GPU_IN_FLIGHT; i++) {
+        const VkFenceCreateInfo fence = {.sType = VK_STRUCTURE_TYPE_FENCE_CREATE_INFO};
+        if (!gpu_check(vkCreateFence(device->handle, &fence, NULL, &commands->submissions[i].fence),
+                       err, "fence"))
+            return false;
+    }
+    return open_descriptors(commands, request, err);
+}
+
+void gpu_commands_close(struct gpu_commands *commands) {
+    if (commands->device == NULL)
+        return;
+    const VkDevice device = commands->device->handle;
+    vkDeviceWaitIdle(device);
+    for (uint32_t i = 0; commands->programs != NULL && i < commands->n_programs; i++) {
+        struct gpu_program *program = &commands->programs[i];
+        gpu_profile_close(&program->profile, commands->device);
+        vec_free(&program->buffers);
+        vec_free(&program->batches);
+    }
+    free(commands->programs);
+    for (int i = 0; i < GPU_IN_FLIGHT; i++)
+        vkDestroyFence(device, commands->submissions[i].fence, NULL);
+    vkDestroyDescriptorPool(device, commands->descriptors, NULL);
+    vkDestroyCommandPool(device, commands->pool, NULL);
+    commands->device = NULL;
+}
+
+/* The buffer that is being recorded. */
+static VkCommandBuffer recording(const struct gpu_program *program) {
+    return program->buffers.items[program->buffers.count - 1];
+}
+
+static bool open_batch(struct gpu_commands *commands, struct err *err) {
+    struct gpu_program *program = commands->current;
+    const VkCommandBufferAllocateInfo info = {.sType =
+                                                  VK_STRUCTURE_TYPE_COMMAND_BUFFER_ALLOCATE_INFO,
+                                              .commandPool = commands->pool,
+                                              .level = VK_COMMAND_BUFFER_LEVEL_PRIMARY,
+                                              .commandBufferCount = 1};
+    const VkCommandBufferBeginInfo begin = {.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_BEGIN_INFO};
+    VkCommandBuffer buffer;
+    if (!gpu_check(vkAllocateCommandBuffers(commands->device->handle, &info, &buffer), err,
+                   "command buffer"))
+        return false;
+    vec_push(&program->buffers, buffer);
+    vec_push(&program->batches, ((struct gpu_batch){.first_record = UINT32_MAX}));
+    return gpu_check(vkBeginCommandBuffer(buffer, &begin), err, "command buffer");
+}
+
+static bool close_batch(struct gpu_commands *commands, uint64_t cost, struct err *err) {
+    struct gpu_program *program = commands->current;
+    program->batches.items[program->batches.count - 1].cost = cost;
+    return gpu_check(vkEndCommandBuffer(recording(program)), err, "command buffer");
+}
+
+bool gpu_commands_begin(struct gpu_commands *commands, uint32_t index, struct err *err) {
+    struct gpu_program *program = &commands->programs[index];
+    commands->current = program;
+    if (commands->profile &&
+        !gpu_profile_open(&program->profile, commands->device, program->plan->n_records, err))
+        return false;
+    if (!open_batch(commands, err))
+        return false;
+    gpu_profile_record_reset(&program->profile, recording(program));
+    gpu_memory_record_in(commands->memory, recording(program));
+    return true;
+}
+
+bool gpu_commands_cut(struct gpu_commands *commands, uint64_t cost, struct err *err) {
+    return close_batch(commands, cost, err) && open_batch(commands, err);
+}
+
+bool gpu_commands_end(struct gpu_commands *commands, uint64_t cost, struct err *err) {
+    gpu_memory_record_out(commands->memory, recording(commands->current));
+    return close_batch(commands, cost, err);
+}
+
+/* A descriptor set with the record's tensors. Bindings the kernel lacks stay empty. */
+static bool make_set(struct gpu_commands *commands, const struct plan_record *record,
+                     struct err *err) {
+    const struct plan *plan = commands->pipelines->plan;
+    const uint32_t count = kernel_table[record->kernel].n_bindings;
+    const VkDescriptorSetAllocateInfo info = {.sType =
+                                                  VK_STRUCTURE_TYPE_DESCRIPTOR_SET_ALLOCATE_INFO,
+                                              .descriptorPool = commands->descriptors,
+                                              .descriptorSetCount = 1,
+                                              .pSetLayouts = &commands->pipelines->set_layout};
+    VkDescriptorBufferInfo buffers[KERNEL_MAX_BINDINGS];
+    VkWriteDescriptorSet writes[KERNEL_MAX_BINDINGS];
+    if (!gpu_check(vkAllocateDescriptorSets(commands->device->handle, &info, &commands->set), err,
+                   "descriptor set"))
+        return false;
+    for (uint32_t i = 0; i < count; i++) {
+        const struct plan_tensor *tensor = &plan->tensors[record->tensors[i]];
+        buffers[i] =
+            (VkDescriptorBufferInfo){.buffer = commands->memory->blocks[tensor->block].handle,
+                                     .offset = tensor->offset_bytes,
+                                     .range = tensor->size_bytes};
+        writes[i] = (VkWriteDescriptorSet){.sType = VK_STRUCTURE_TYPE_WRITE_DESCRIPTOR_SET,
+                                           .dstSet = commands->set,
+                                           .dstBinding = i,
+                                           .descriptorCount = 1,
+                                           .descriptorType = VK_DESCRIPTOR_TYPE_STORAGE_BUFFER,
+                                           .pBufferInfo = &buffers[i]};
+    }
+    vkUpdateDescriptorSets(commands->device->handle, count, writes, 0, NULL);
+    return true;
+}
+
+static void push_params(struct gpu_commands *commands, const struct plan_record *record) {
+    const struct plan *plan = commands->pipelines->plan;
+    const bool addresses = commands->pipelines->access == PLAN_ACCESS_ADDRESS;
+    uint8_t bytes[GPU_PARAM_BYTES + GPU_ADDRESS_BYTES] = {0};
+    memcpy(bytes, record->params, GPU_PARAM_BYTES);
+    for (uint32_t i = 0; i < kernel_table[record->kernel].n_bindings; i++) {
+        const struct plan_tensor *tensor = &plan->tensors[record->tensors[i]];
+        const VkDeviceAddress address =
+            commands->memory->blocks[tensor->block].address + tensor->offset_bytes;
+        const uint32_t halves[2] = {(uint32_t)address, (uint32_t)(address >> 32)};
+        memcpy(bytes + GPU_PARAM_BYTES + sizeof(halves) * i, halves, sizeof(halves));
+    }
+    vkCmdPushConstants(recording(commands->current), commands->pipelines->layout,
+                       VK_SHADER_STAGE_COMPUTE_BIT, 0,
+                       GPU_PARAM_BYTES + (addresses ? GPU_ADDRESS_BYTES : 0), bytes);
+}
+
+bool gpu_commands_dispatch(struct gpu_commands *commands, const struct exec_piece *piece,
+                           struct err *err) {
+    struct gpu_program *program = commands->current;
+    const struct plan_record *record = &program->plan->records[piece->record];
+    struct gpu_batch *batch = &program->batches.items[program->batches.count - 1];
+    const VkCommandBuffer buffer = recording(program);
+    const bool descriptors = commands->pipelines->access == PLAN_ACCESS_DESCRIPTOR;
+    VkPipeline pipeline;
+    if (!gpu_pipelines_get(commands->pipelines, &record->dispatch[commands->class_], &pipeline,
+                           err))
+        return false;
+    if (descriptors && piece->is_first && !make_set(commands, record, err))
+        return false;
+    batch->first_record = MIN(batch->first_record, piece->record);
+    batch->last_record = piece->record;
+    if (piece->barrier || commands->profile)
+        gpu_barrier(buffer, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT, VK_ACCESS_SHADER_WRITE_BIT,
+                    VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT,
+                    VK_ACCESS_SHADER_READ_BIT | VK_ACCESS_SHADER_WRITE_BIT);
+    if (piece->is_first)
+        gpu_profile_record_start(&program->profile, buffer, piece->record);
+    vkCmdBindPipeline(buffer, VK_PIPELINE_BIND_POINT_COMPUTE, pipeline);
+    if (descriptors)
+        vkCmdBindDescriptorSets(buffer, VK_PIPELINE_BIND_POINT_COMPUTE, commands->pipelines->layout,
+                                0, 1, &commands->set, 0, NULL);
+    push_params(commands, record);
+    if (piece->is_first && piece->is_last) /* validation layers know this call better */
+        vkCmdDispatch(buffer, piece->groups[0], piece->groups[1], piece->groups[2]);
+    else
+        vkCmdDispatchBase(buffer, piece->first[0], piece->first[1], piece->first[2],
+                          piece->groups[0], piece->groups[1], piece->groups[2]);
+    if (piece->is_last)
+        gpu_profile_record_stop(&program->profile, buffer, piece->record);
+    return true;
+}
+
+/* Waits for a submission and learns the device's speed from it. */
+static bool finish(struct gpu_commands *commands, const struct gpu_program *program,
+                   struct gpu_submission *submission, struct err *err) {
+    if (!submission->in_flight)
+        return true;
+    submission->in_flight = false;
+    const VkDevice device = commands->device->handle;
+    if (!gpu_wait(commands->device, submission->fence, "run", err) ||
+        !gpu_check(vkResetFences(device, 1, &submission->fence), err, "run")) {
+        const struct gpu_batch *batches = &program->batches.items[submission->first_batch];
+        const struct plan_record *records = program->plan->records;
+        const uint32_t first = batches[0].first_record;
+        const uint32_t last = batches[submission->n_batches - 1].last_record;
+        if (first >= program->plan->n_records)
+            return err_prefix(err, "%s", program->plan->name);
+        return err_prefix(err, "%s, records %u (%s) to %u (%s)", program->plan->name, first,
+                          records[first].label, last, records[last].label);
+    }
+    const uint64_t end_ns = now_ns();
+    const uint64_t begin_ns = MAX(submission->begin_ns, commands->previous_end_ns);
+    const double seconds = (double)(end_ns - begin_ns) * 1e-9;
+    commands->previous_end_ns = end_ns;
+    if (submission->cost > 0 && seconds > 1e-4) {
+        const double speed = (double)submission->cost / seconds;
+        commands->cost_per_second =
+            commands->cost_per_second > 0.0 ? 0.5 * (commands->cost_per_second + speed) : speed;
+    }
+    return true;
+}
+
+/* How many batches from first on fit one submission; one while the speed is unknown. */
+static uint32_t fit(const struct gpu_commands *commands, const struct gpu_program *program,
+                    uint32_t first) {
+    const double allowed = commands->cost_per_second * SUBMISSION_SECONDS;
+    double cost = (double)program->batches.items[first].cost;
+    uint32_t count = 1;
+    while (first + count < program->batches.count) {
+        cost += (double)program->batches.items[first + count].cost;
+        if (cost > allowed)
+            break;
+        count++;
+    }
+    return count;
+}
+
+static bool submit(struct gpu_commands *commands, const struct gpu_program *program,
+                   struct gpu_submission *submission, uint32_t first, uint32_t count,
+                   struct err *err) {
+    const VkSubmitInfo info = {.sType = VK_STRUCTURE_TYPE_SUBMIT_INFO,
+                               .commandBufferCount = count,
+                               .pCommandBuffers = &program->buffers.items[first]};
+    submission->cost = 0;
+    submission->first_batch = first;
+    submission->n_batches = count;
+    submission->begin_ns = now_ns();
+    for (uint32_t i = 0; i < count; i++)
+        submission->cost += program->batches.items[first + i].cost;
+    if (!gpu_check(vkQueueSubmit(commands->device->queue, 1, &info, submission->fence), err,
+                   "%s: submission to %s", program->plan->name, commands->device->base.info.name))
+        return false;
+    submission->in_flight = true;
+    return true;
+}
+
+bool gpu_commands_run(struct gpu_commands *commands, uint32_t index, struct err *err) {
+    struct gpu_program *program = &commands->programs[index];
+    uint32_t slot = 0;
+    for (uint32_t first = 0; first < program->buffers.count;) {
+        struct gpu_submission *submission = &commands->submissions[slot];
+        const uint32_t count = fit(commands, program, first);
+        if (!finish(commands, program, submission, err) ||
+            !submit(commands, program, submission, first, count, err))
+            return false;
+        first += count;
+        slot = (slot + 1) % GPU_IN_FLIGHT;
+    }
+    for (int i = 0; i < GPU_IN_FLIGHT; i++) {
+        if (!finish(commands, program, &commands->submissions[(slot + (uint32_t)i) % GPU_IN_FLIGHT],
+                    err))
+            return false;
+    }
+    program->profile.has_run = true;
+    return true;
+}

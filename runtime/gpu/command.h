@@ -1,0 +1,69 @@
+/*
+ * command.h: programs as command buffers, recorded once and replayed. A program is a row of batches
+ * of bounded work; replaying submits as many at a time as fit the time a submission may take, by
+ * the speed measured so far, with few submissions in flight.
+ */
+#ifndef UNET_GPU_COMMAND_H
+#define UNET_GPU_COMMAND_H
+
+#include "common/vec.h"
+#include "runtime/gpu/memory.h"
+#include "runtime/gpu/pipeline.h"
+#include "runtime/gpu/profile.h"
+
+#define GPU_IN_FLIGHT 2
+
+struct gpu_batch {
+    uint64_t cost;                      /* in the unit of exec_cost */
+    uint32_t first_record, last_record; /* for messages */
+};
+
+struct gpu_program {
+    const struct plan_program *plan;
+    VEC(VkCommandBuffer) buffers;
+    VEC(struct gpu_batch) batches; /* one per buffer */
+    struct gpu_profile profile;
+};
+
+struct gpu_submission {
+    VkFence fence;
+    bool in_flight;
+    uint64_t cost, begin_ns;
+    uint32_t first_batch, n_batches;
+};
+
+struct gpu_commands {
+    struct gpu_device *device;
+    struct gpu_memory *memory;
+    struct gpu_pipelines *pipelines;
+    enum plan_class class_;
+    bool profile;
+    VkCommandPool pool;
+    VkDescriptorPool descriptors;
+    VkDescriptorSet set;         /* of the record being recorded */
+    struct gpu_program *current; /* the program being recorded */
+    uint32_t n_programs;
+    struct gpu_program *programs;
+    struct gpu_submission submissions[GPU_IN_FLIGHT];
+    double cost_per_second; /* measured; 0: not yet */
+    uint64_t previous_end_ns;
+};
+
+/* Work that the slowest device of a type surely does in a tenth to a quarter of a second. */
+uint64_t gpu_batch_cost(VkPhysicalDeviceType type);
+
+bool gpu_commands_open(struct gpu_commands *commands, struct gpu_device *device,
+                       struct gpu_memory *memory, struct gpu_pipelines *pipelines,
+                       const struct exec_request *request, struct err *err);
+void gpu_commands_close(struct gpu_commands *commands); /* safe after a failed open */
+
+/* Recording, as exec_ops has it. */
+bool gpu_commands_begin(struct gpu_commands *commands, uint32_t program, struct err *err);
+bool gpu_commands_dispatch(struct gpu_commands *commands, const struct exec_piece *piece,
+                           struct err *err);
+bool gpu_commands_cut(struct gpu_commands *commands, uint64_t cost, struct err *err);
+bool gpu_commands_end(struct gpu_commands *commands, uint64_t cost, struct err *err);
+
+bool gpu_commands_run(struct gpu_commands *commands, uint32_t program, struct err *err);
+
+#endif

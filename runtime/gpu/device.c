@@ -1,0 +1,172 @@
+/*
+ * device.c: the list of Vulkan devices, and a logical device with one compute queue.
+ */
+#include "runtime/gpu/device.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "runtime/gpu/facts.h"
+
+bool gpu_device_list(struct unet_device_info **devices_out, size_t *count_out, struct err *err) {
+    struct gpu_instance instance;
+    VkPhysicalDevice *physical = NULL;
+    struct unet_device_info *devices = NULL;
+    uint32_t count = 0;
+    bool done = false;
+    if (!gpu_instance_open(&instance, err))
+        return false;
+    if (!gpu_instance_devices(&instance, &physical, &count, err))
+        goto out;
+    devices = calloc(count, sizeof(*devices));
+    if (devices == NULL) {
+        err_set(err, ERR_DEVICE, "out of memory for a list of %u devices", count);
+        goto out;
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        struct gpu_facts facts;
+        devices[i].index = i;
+        if (!gpu_facts_query(&instance, physical[i], &facts, &devices[i], err))
+            goto out;
+    }
+    *devices_out = devices;
+    *count_out = count;
+    devices = NULL;
+    done = true;
+out:
+    free(devices);
+    free(physical);
+    gpu_instance_close(&instance);
+    return done;
+}
+
+static bool create_device(struct gpu_device *device, struct err *err) {
+    const struct gpu_facts *facts = &device->facts;
+    const float priority = 1.0f;
+    const VkDeviceQueueCreateInfo queue = {.sType = VK_STRUCTURE_TYPE_DEVICE_QUEUE_CREATE_INFO,
+                                           .queueFamilyIndex = facts->queue_family,
+                                           .queueCount = 1,
+                                           .pQueuePriorities = &priority};
+    const VkPhysicalDeviceVulkan12Features features = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES,
+        .bufferDeviceAddress = facts->has_addresses ? VK_TRUE : VK_FALSE};
+    const char *extensions[2];
+    uint32_t n_extensions = 0;
+    if (facts->has_memory_budget)
+        extensions[n_extensions++] = VK_EXT_MEMORY_BUDGET_EXTENSION_NAME;
+    if (facts->has_portability)
+        extensions[n_extensions++] = "VK_KHR_portability_subset";
+    const VkDeviceCreateInfo info = {.sType = VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO,
+                                     .pNext = &features,
+                                     .queueCreateInfoCount = 1,
+                                     .pQueueCreateInfos = &queue,
+                                     .enabledExtensionCount = n_extensions,
+                                     .ppEnabledExtensionNames = extensions};
+    if (!gpu_check(vkCreateDevice(device->physical, &info, NULL, &device->handle), err, "device %s",
+                   device->base.info.name))
+        return false;
+    vkGetDeviceQueue(device->handle, facts->queue_family, 0, &device->queue);
+    return true;
+}
+
+bool gpu_device_open(const struct unet_device_info *info, struct unet_device **out,
+                     struct err *err) {
+    *out = NULL;
+    struct gpu_device *device = calloc(1, sizeof(*device));
+    VkPhysicalDevice *physical = NULL;
+    uint32_t count = 0;
+    if (device == NULL)
+        return err_set(err, ERR_DEVICE, "out of memory for a device");
+    device->base.backend = &gpu_backend;
+    device->base.info.index = info->index;
+    const char *staging = getenv("UNET_STAGING");
+    device->stage_always = staging != NULL && strcmp(staging, "1") == 0;
+    if (!gpu_instance_open(&device->instance, err) ||
+        !gpu_instance_devices(&device->instance, &physical, &count, err))
+        goto fail;
+    if (info->index >= count) {
+        err_set(err, ERR_DEVICE, "device %u is gone", info->index);
+        goto fail;
+    }
+    device->physical = physical[info->index];
+    if (!gpu_facts_query(&device->instance, device->physical, &device->facts, &device->base.info,
+                         err))
+        goto fail;
+    if (!device->base.info.usable) {
+        err_set(err, ERR_DEVICE, "device %s cannot be used: it lacks %s", device->base.info.name,
+                device->base.info.missing);
+        goto fail;
+    }
+    if (!create_device(device, err))
+        goto fail;
+    free(physical);
+    *out = &device->base;
+    return true;
+fail:
+    free(physical);
+    gpu_device_close(&device->base);
+    return false;
+}
+
+void gpu_device_close(struct unet_device *base) {
+    if (base == NULL)
+        return;
+    struct gpu_device *device = (struct gpu_device *)base;
+    if (device->handle != VK_NULL_HANDLE) {
+        vkDeviceWaitIdle(device->handle);
+        vkDestroyDevice(device->handle, NULL);
+    }
+    gpu_instance_close(&device->instance);
+    const unsigned messages = atomic_load(&device->instance.messages);
+    if (messages > 0)
+        fprintf(stderr, "validation: %u messages in all\n", messages);
+    free(device);
+}
+
+uint32_t gpu_device_validation_count(const struct unet_device *base) {
+    const struct gpu_device *device = (const struct gpu_device *)base;
+    return atomic_load(&device->instance.messages);
+}
+
+static uint64_t largest_binding(const struct plan *plan) {
+    uint64_t largest = 0;
+    for (uint32_t i = 0; i < plan->n_programs; i++) {
+        for (uint32_t j = 0; j < plan->programs[i].n_records; j++) {
+            const struct plan_record *record = &plan->programs[i].records[j];
+            for (uint32_t k = 0; k < kernel_table[record->kernel].n_bindings; k++)
+                largest = MAX(largest, plan->tensors[record->tensors[k]].size_bytes);
+        }
+    }
+    return largest;
+}
+
+struct plan_limits gpu_device_limits(const struct unet_device *base, const struct plan *plan) {
+    const struct gpu_device *device = (const struct gpu_device *)base;
+    struct plan_limits limits = device->base.info.limits;
+    limits.device = device->base.info.name;
+    if (limits.access == PLAN_ACCESS_ADDRESS || device->facts.access_is_forced ||
+        !device->facts.has_addresses)
+        return limits;
+    if (largest_binding(plan) > limits.max_binding_bytes)
+        limits.access = PLAN_ACCESS_ADDRESS; /* it reaches what no descriptor covers */
+    return limits;
+}
+
+uint64_t gpu_device_free_bytes(const struct gpu_device *device) {
+    if (!device->facts.has_memory_budget)
+        return device->base.info.memory_bytes;
+    VkPhysicalDeviceMemoryBudgetPropertiesEXT budget = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_BUDGET_PROPERTIES_EXT};
+    VkPhysicalDeviceMemoryProperties2 properties = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_PROPERTIES_2, .pNext = &budget};
+    vkGetPhysicalDeviceMemoryProperties2(device->physical, &properties);
+    uint64_t most = 0;
+    for (uint32_t i = 0; i < properties.memoryProperties.memoryHeapCount; i++) {
+        const VkMemoryHeap *heap = &properties.memoryProperties.memoryHeaps[i];
+        if (heap->flags & VK_MEMORY_HEAP_DEVICE_LOCAL_BIT &&
+            budget.heapBudget[i] > budget.heapUsage[i])
+            most = MAX(most, budget.heapBudget[i] - budget.heapUsage[i]);
+    }
+    return most;
+}

@@ -1,0 +1,120 @@
+/*
+ * executor.c: the Vulkan executor as runtime/exec.h wants it: memory, pipelines and commands put
+ * together.
+ */
+#include <stdlib.h>
+
+#include "runtime/gpu/command.h"
+
+struct gpu_exec {
+    struct exec base; /* first: the runtime's view */
+    struct gpu_device *device;
+    struct gpu_memory memory;
+    struct gpu_pipelines pipelines;
+    struct gpu_commands commands;
+};
+
+static struct gpu_exec *gpu_exec_of(struct exec *exec) {
+    return (struct gpu_exec *)exec;
+}
+
+static bool gpu_upload(struct exec *exec, enum plan_block block, uint64_t offset_bytes,
+                       const void *data, uint64_t size_bytes, struct err *err) {
+    return gpu_memory_upload(&gpu_exec_of(exec)->memory, block, offset_bytes, data, size_bytes,
+                             err);
+}
+
+static bool gpu_download(struct exec *exec, enum plan_block block, uint64_t offset_bytes,
+                         void *data, uint64_t size_bytes, struct err *err) {
+    return gpu_memory_download(&gpu_exec_of(exec)->memory, block, offset_bytes, data, size_bytes,
+                               err);
+}
+
+static bool gpu_begin(struct exec *exec, uint32_t program, struct err *err) {
+    return gpu_commands_begin(&gpu_exec_of(exec)->commands, program, err);
+}
+
+static bool gpu_dispatch(struct exec *exec, const struct exec_piece *piece, struct err *err) {
+    return gpu_commands_dispatch(&gpu_exec_of(exec)->commands, piece, err);
+}
+
+static bool gpu_cut(struct exec *exec, uint64_t cost, struct err *err) {
+    return gpu_commands_cut(&gpu_exec_of(exec)->commands, cost, err);
+}
+
+static bool gpu_end(struct exec *exec, uint64_t cost, struct err *err) {
+    if (!gpu_commands_end(&gpu_exec_of(exec)->commands, cost, err))
+        return false;
+    gpu_pipelines_save(&gpu_exec_of(exec)->pipelines);
+    return true;
+}
+
+static bool gpu_counts_groups(const struct exec *exec, const struct plan_record *record) {
+    const struct gpu_exec *gpu = (const struct gpu_exec *)exec;
+    const struct plan_shader *shader = &exec->plan->shaders[record->dispatch[exec->class_].shader];
+    const enum plan_access access = gpu->pipelines.access;
+    return gpu_shader_counts_groups(shader->code[access], shader->n_words[access]);
+}
+
+static bool gpu_run(struct exec *exec, uint32_t program, struct err *err) {
+    return gpu_commands_run(&gpu_exec_of(exec)->commands, program, err);
+}
+
+static bool gpu_profile(struct exec *exec, uint32_t program, uint64_t *times_ns, struct err *err) {
+    struct gpu_exec *gpu = gpu_exec_of(exec);
+    return gpu_profile_read(&gpu->commands.programs[program].profile, gpu->device, times_ns, err);
+}
+
+static void gpu_report(const struct exec *exec, struct unet_memory_report *report) {
+    gpu_memory_report(&((const struct gpu_exec *)exec)->memory, report);
+}
+
+static void gpu_close(struct exec *exec) {
+    struct gpu_exec *gpu = gpu_exec_of(exec);
+    gpu_commands_close(&gpu->commands);
+    gpu_pipelines_close(&gpu->pipelines);
+    gpu_memory_close(&gpu->memory);
+    free(gpu);
+}
+
+static const struct exec_ops gpu_ops = {.upload = gpu_upload,
+                                        .download = gpu_download,
+                                        .begin = gpu_begin,
+                                        .dispatch = gpu_dispatch,
+                                        .cut = gpu_cut,
+                                        .end = gpu_end,
+                                        .counts_groups = gpu_counts_groups,
+                                        .run = gpu_run,
+                                        .profile = gpu_profile,
+                                        .memory = gpu_report,
+                                        .close = gpu_close};
+
+static bool gpu_open(struct unet_device *device, const struct exec_request *request,
+                     struct exec **out, struct err *err) {
+    struct gpu_exec *gpu = calloc(1, sizeof(*gpu));
+    if (gpu == NULL)
+        return err_set(err, ERR_DEVICE, "out of memory for a session");
+    gpu->device = (struct gpu_device *)device;
+    gpu->base = (struct exec){.ops = &gpu_ops,
+                              .plan = request->plan,
+                              .class_ = request->limits.class_,
+                              .batch_cost = gpu_batch_cost(gpu->device->facts.type)};
+    const enum plan_access access = request->limits.access;
+    if (!gpu_memory_open(&gpu->memory, gpu->device, request->block_bytes, access, err) ||
+        !gpu_pipelines_open(&gpu->pipelines, gpu->device, request->plan, access, err) ||
+        !gpu_commands_open(&gpu->commands, gpu->device, &gpu->memory, &gpu->pipelines, request,
+                           err)) {
+        gpu_close(&gpu->base);
+        return false;
+    }
+    *out = &gpu->base;
+    return true;
+}
+
+const struct exec_backend gpu_backend = {.name = "vulkan",
+                                         .list = gpu_device_list,
+                                         .open_device = gpu_device_open,
+                                         .close_device = gpu_device_close,
+                                         .validation_count = gpu_device_validation_count,
+                                         .limits = gpu_device_limits,
+                                         .open = gpu_open};

@@ -1,0 +1,265 @@
+/*
+ * facts.c: requirements and choices. Required is Vulkan 1.2, a compute queue and what the kernel
+ * contract fixes (bindings per record, push constants, alignment of tensors).
+ *
+ * Access path: measured on convolution kernels, address arithmetic costs 1.4 to 1.7 times the
+ * throughput on AMD and 2.3 to 2.9 times the cycles on Intel, nothing on NVIDIA; Mesa's CPU driver
+ * is 1.3 to 1.4 times faster with addresses from version 25 on and 3 times slower before. Hence
+ * descriptors everywhere but on recent Mesa CPU drivers. UNET_ACCESS=descriptor|address overrides.
+ */
+#include "runtime/gpu/facts.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Mesa's CPU driver reads through buffer addresses quickly from this version on. */
+#define MESA_FAST_ADDRESSES 25
+
+struct properties {
+    VkPhysicalDeviceProperties2 base;
+    VkPhysicalDeviceVulkan11Properties v11;
+    VkPhysicalDeviceVulkan12Properties v12;
+    VkPhysicalDeviceMaintenance4Properties maintenance4;
+};
+
+static void append(char *text, size_t size, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* Adds to a list of clauses separated by "; ". */
+static void append(char *text, size_t size, const char *format, ...) {
+    size_t length = strlen(text);
+    if (length > 0)
+        length += (size_t)snprintf(text + length, size - length, "; ");
+    if (length >= size)
+        return;
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text + length, size - length, format, args);
+    va_end(args);
+}
+
+static void query_properties(const struct gpu_instance *instance, VkPhysicalDevice physical,
+                             struct properties *p) {
+    *p = (struct properties){
+        .base = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2},
+        .v11 = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_1_PROPERTIES},
+        .v12 = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_PROPERTIES},
+        .maintenance4 = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MAINTENANCE_4_PROPERTIES}};
+    vkGetPhysicalDeviceProperties(physical, &p->base.properties);
+    if (p->base.properties.apiVersion < VK_API_VERSION_1_2)
+        return; /* the structs below are unknown to it */
+    p->base.pNext = &p->v11;
+    p->v11.pNext = &p->v12;
+    if (MIN(p->base.properties.apiVersion, instance->api_version) >= VK_API_VERSION_1_3)
+        p->v12.pNext = &p->maintenance4;
+    vkGetPhysicalDeviceProperties2(physical, &p->base);
+}
+
+static bool query_addresses(VkPhysicalDevice physical) {
+    VkPhysicalDeviceVulkan12Features v12 = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES};
+    VkPhysicalDeviceFeatures2 features = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2,
+                                          .pNext = &v12};
+    vkGetPhysicalDeviceFeatures2(physical, &features);
+    return v12.bufferDeviceAddress == VK_TRUE;
+}
+
+static void query_extensions(VkPhysicalDevice physical, struct gpu_facts *facts) {
+    uint32_t count = 0;
+    vkEnumerateDeviceExtensionProperties(physical, NULL, &count, NULL);
+    VkExtensionProperties *extensions = calloc(MAX(count, 1u), sizeof(*extensions));
+    if (extensions == NULL)
+        return;
+    vkEnumerateDeviceExtensionProperties(physical, NULL, &count, extensions);
+    for (uint32_t i = 0; i < count; i++) {
+        const char *name = extensions[i].extensionName;
+        if (strcmp(name, VK_EXT_MEMORY_BUDGET_EXTENSION_NAME) == 0)
+            facts->has_memory_budget = true;
+        if (strcmp(name, "VK_KHR_portability_subset") == 0)
+            facts->has_portability = true;
+    }
+    free(extensions);
+}
+
+/* The first family that computes; false when there is none. */
+static bool query_queue(VkPhysicalDevice physical, struct gpu_facts *facts) {
+    VkQueueFamilyProperties families[16];
+    uint32_t count = ARRAY_LEN(families);
+    vkGetPhysicalDeviceQueueFamilyProperties(physical, &count, families);
+    for (uint32_t i = 0; i < count; i++) {
+        if (families[i].queueCount > 0 && families[i].queueFlags & VK_QUEUE_COMPUTE_BIT) {
+            facts->queue_family = i;
+            facts->timestamp_bits = families[i].timestampValidBits;
+            return true;
+        }
+    }
+    return false;
+}
+
+static void fill_limits(const struct properties *p, const struct gpu_facts *facts,
+                        struct unet_device_info *info) {
+    const VkPhysicalDeviceLimits *l = &p->base.properties.limits;
+    struct plan_limits *limits = &info->limits;
+    limits->device = info->name;
+    limits->class_ = facts->type == VK_PHYSICAL_DEVICE_TYPE_CPU ? PLAN_CLASS_CPU : PLAN_CLASS_GPU;
+    limits->max_binding_bytes = l->maxStorageBufferRange;
+    limits->max_shared_bytes = l->maxComputeSharedMemorySize;
+    limits->max_group_invocations = l->maxComputeWorkGroupInvocations;
+    limits->max_push_bytes = l->maxPushConstantsSize;
+    for (int i = 0; i < 3; i++) {
+        limits->max_groups[i] = l->maxComputeWorkGroupCount[i];
+        limits->max_group_size[i] = l->maxComputeWorkGroupSize[i];
+    }
+    for (uint32_t i = 0; i < facts->memory.memoryHeapCount; i++) {
+        const VkMemoryHeap *heap = &facts->memory.memoryHeaps[i];
+        if (heap->flags & VK_MEMORY_HEAP_DEVICE_LOCAL_BIT)
+            info->memory_bytes = MAX(info->memory_bytes, heap->size);
+    }
+    limits->max_allocation_bytes = info->memory_bytes;
+    if (p->v11.maxMemoryAllocationSize > 0)
+        limits->max_allocation_bytes =
+            MIN(limits->max_allocation_bytes, p->v11.maxMemoryAllocationSize);
+    if (p->maintenance4.maxBufferSize > 0)
+        limits->max_allocation_bytes =
+            MIN(limits->max_allocation_bytes, p->maintenance4.maxBufferSize);
+}
+
+static void check_requirements(const struct properties *p, bool has_queue,
+                               struct unet_device_info *info) {
+    const VkPhysicalDeviceLimits *l = &p->base.properties.limits;
+    const uint32_t version = p->base.properties.apiVersion;
+    char *missing = info->missing;
+    const size_t size = sizeof(info->missing);
+    if (version < VK_API_VERSION_1_2)
+        append(missing, size, "Vulkan 1.2 (the driver offers %u.%u)", VK_API_VERSION_MAJOR(version),
+               VK_API_VERSION_MINOR(version));
+    if (!has_queue)
+        append(missing, size, "a queue that computes");
+    if (l->maxPerStageDescriptorStorageBuffers < KERNEL_MAX_BINDINGS)
+        append(missing, size, "%d storage buffers in a shader (the device allows %u)",
+               KERNEL_MAX_BINDINGS, l->maxPerStageDescriptorStorageBuffers);
+    if (l->minStorageBufferOffsetAlignment > PLAN_ALIGNMENT)
+        append(missing, size, "storage buffers at multiples of %u bytes (the device wants %llu)",
+               PLAN_ALIGNMENT, (unsigned long long)l->minStorageBufferOffsetAlignment);
+    if (l->maxPushConstantsSize < 128)
+        append(missing, size, "128 bytes of push constants (the device allows %u)",
+               l->maxPushConstantsSize);
+}
+
+/* The first number of a version such as "Mesa 22.3.6 (LLVM 15.0.6)"; 0 when it is not Mesa's. */
+static unsigned mesa_version(const VkPhysicalDeviceVulkan12Properties *v12) {
+    unsigned version = 0;
+    return sscanf(v12->driverInfo, "Mesa %u", &version) == 1 ? version : 0;
+}
+
+static enum plan_access prefer_access(const struct properties *p, const struct gpu_facts *facts,
+                                      struct unet_device_info *info) {
+    char *choice = info->choice;
+    const size_t size = sizeof(info->choice);
+    if (facts->type != VK_PHYSICAL_DEVICE_TYPE_CPU) {
+        append(choice, size,
+               "GPU tilings; descriptors, because GPU compilers spend more "
+               "instructions on buffer addresses");
+        return PLAN_ACCESS_DESCRIPTOR;
+    }
+    append(choice, size, "CPU tilings (register tiles without barriers)");
+    if (facts->driver_id != VK_DRIVER_ID_MESA_LLVMPIPE) {
+        append(choice, size,
+               "descriptors, because buffer addresses are only known to be faster on "
+               "Mesa %d or newer",
+               MESA_FAST_ADDRESSES);
+        return PLAN_ACCESS_DESCRIPTOR;
+    }
+    const unsigned version = mesa_version(&p->v12);
+    if (version < MESA_FAST_ADDRESSES) {
+        append(choice, size,
+               "descriptors, because Mesa %u reads through buffer addresses slowly "
+               "(%d or newer does not)",
+               version, MESA_FAST_ADDRESSES);
+        return PLAN_ACCESS_DESCRIPTOR;
+    }
+    if (!facts->has_addresses) {
+        append(choice, size, "descriptors, because the driver has no buffer addresses");
+        return PLAN_ACCESS_DESCRIPTOR;
+    }
+    append(choice, size,
+           "buffer addresses, because Mesa %u reads through them faster than through "
+           "descriptors",
+           version);
+    return PLAN_ACCESS_ADDRESS;
+}
+
+static bool choose_access(const struct properties *p, struct gpu_facts *facts,
+                          struct unet_device_info *info, struct err *err) {
+    info->limits.access = prefer_access(p, facts, info);
+    const char *forced = getenv("UNET_ACCESS");
+    if (forced == NULL || forced[0] == '\0')
+        return true;
+    if (strcmp(forced, "descriptor") == 0) {
+        info->limits.access = PLAN_ACCESS_DESCRIPTOR;
+    } else if (strcmp(forced, "address") == 0) {
+        info->limits.access = PLAN_ACCESS_ADDRESS;
+        if (!facts->has_addresses)
+            append(info->missing, sizeof(info->missing),
+                   "buffer device addresses, which UNET_ACCESS=address asks for");
+    } else {
+        err_set(err, ERR_USAGE, "UNET_ACCESS=%s: no such access path", forced);
+        return err_hint(err, "UNET_ACCESS is descriptor or address, or not set");
+    }
+    facts->access_is_forced = true;
+    append(info->choice, sizeof(info->choice), "overridden by UNET_ACCESS=%s", forced);
+    return true;
+}
+
+static uint32_t rank_of(VkPhysicalDeviceType type) {
+    switch (type) {
+    case VK_PHYSICAL_DEVICE_TYPE_DISCRETE_GPU:
+        return 0;
+    case VK_PHYSICAL_DEVICE_TYPE_INTEGRATED_GPU:
+        return 1;
+    case VK_PHYSICAL_DEVICE_TYPE_VIRTUAL_GPU:
+        return 2;
+    case VK_PHYSICAL_DEVICE_TYPE_CPU:
+        return 3;
+    default:
+        return 4;
+    }
+}
+
+bool gpu_facts_query(const struct gpu_instance *instance, VkPhysicalDevice physical,
+                     struct gpu_facts *facts, struct unet_device_info *info, struct err *err) {
+    struct properties p;
+    query_properties(instance, physical, &p);
+    const VkPhysicalDeviceProperties *base = &p.base.properties;
+    *facts = (struct gpu_facts){.type = base->deviceType,
+                                .driver_id = p.v12.driverID,
+                                .vendor_id = base->vendorID,
+                                .device_id = base->deviceID,
+                                .driver_version = base->driverVersion};
+    memcpy(facts->device_uuid, p.v11.deviceUUID, VK_UUID_SIZE);
+    memcpy(facts->cache_uuid, base->pipelineCacheUUID, VK_UUID_SIZE);
+    vkGetPhysicalDeviceMemoryProperties(physical, &facts->memory);
+    query_extensions(physical, facts);
+    if (base->apiVersion >= VK_API_VERSION_1_2)
+        facts->has_addresses = query_addresses(physical);
+
+    const uint32_t index = info->index;
+    *info = (struct unet_device_info){.index = index, .rank = rank_of(facts->type)};
+    snprintf(info->name, sizeof(info->name), "%s", base->deviceName);
+    snprintf(info->driver, sizeof(info->driver), "%.120s, %.120s",
+             p.v12.driverName[0] != '\0' ? p.v12.driverName : "driver",
+             p.v12.driverInfo[0] != '\0' ? p.v12.driverInfo : "no version text");
+    snprintf(info->api_version, sizeof(info->api_version), "%u.%u.%u",
+             VK_API_VERSION_MAJOR(base->apiVersion), VK_API_VERSION_MINOR(base->apiVersion),
+             VK_API_VERSION_PATCH(base->apiVersion));
+    const bool has_queue = query_queue(physical, facts);
+    info->timestamp_period_ns = facts->timestamp_bits > 0 ? base->limits.timestampPeriod : 0.0f;
+    fill_limits(&p, facts, info);
+    check_requirements(&p, has_queue, info);
+    if (!choose_access(&p, facts, info, err))
+        return false;
+    info->usable = info->missing[0] == '\0';
+    return true;
+}

@@ -1,0 +1,341 @@
+/*
+ * memory.c: allocation of blocks, choice of memory types, transfers.
+ */
+#include "runtime/gpu/memory.h"
+
+#include <string.h>
+
+#define STAGING_BYTES ((uint64_t)8 << 20)
+#define WAIT_SLICE_NS 1000000000u
+#define WAIT_SLICES 600 /* a first run may compile shaders for a minute; ten mean it hangs */
+
+#define VISIBLE (VK_MEMORY_PROPERTY_HOST_VISIBLE_BIT | VK_MEMORY_PROPERTY_HOST_COHERENT_BIT)
+
+/* Memory types to try, best first: those with all of needs and wants, then those with needs. */
+struct memory_wish {
+    VkMemoryPropertyFlags needs, wants;
+};
+
+void gpu_barrier(VkCommandBuffer commands, VkPipelineStageFlags from_stages,
+                 VkAccessFlags from_access, VkPipelineStageFlags to_stages,
+                 VkAccessFlags to_access) {
+    const VkMemoryBarrier barrier = {.sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER,
+                                     .srcAccessMask = from_access,
+                                     .dstAccessMask = to_access};
+    vkCmdPipelineBarrier(commands, from_stages, to_stages, 0, 1, &barrier, 0, NULL, 0, NULL);
+}
+
+bool gpu_wait(const struct gpu_device *device, VkFence fence, const char *what, struct err *err) {
+    for (int i = 0; i < WAIT_SLICES; i++) {
+        const VkResult result = vkWaitForFences(device->handle, 1, &fence, VK_TRUE, WAIT_SLICE_NS);
+        if (result != VK_TIMEOUT)
+            return gpu_check(result, err, "%s on %s", what, device->base.info.name);
+    }
+    return err_set(err, ERR_DEVICE, "%s on %s: no answer for %d seconds", what,
+                   device->base.info.name, WAIT_SLICES);
+}
+
+/* Tries the memory types that fit until one has room. */
+static VkResult allocate(const struct gpu_device *device, const VkMemoryRequirements *required,
+                         struct memory_wish wish, const void *next, struct gpu_buffer *buffer,
+                         VkMemoryPropertyFlags *got_out) {
+    const VkPhysicalDeviceMemoryProperties *memory = &device->facts.memory;
+    const VkMemoryPropertyFlags rounds[2] = {wish.needs | wish.wants, wish.needs};
+    VkResult result = VK_ERROR_OUT_OF_DEVICE_MEMORY;
+    for (int round = 0; round < 2; round++) {
+        for (uint32_t i = 0; i < memory->memoryTypeCount; i++) {
+            const VkMemoryPropertyFlags flags = memory->memoryTypes[i].propertyFlags;
+            if (!(required->memoryTypeBits >> i & 1) || (flags & rounds[round]) != rounds[round] ||
+                memory->memoryHeaps[memory->memoryTypes[i].heapIndex].size < required->size)
+                continue;
+            const VkMemoryAllocateInfo info = {.sType = VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_INFO,
+                                               .pNext = next,
+                                               .allocationSize = required->size,
+                                               .memoryTypeIndex = i};
+            result = vkAllocateMemory(device->handle, &info, NULL, &buffer->memory);
+            *got_out = flags;
+            if (result == VK_SUCCESS)
+                return result;
+            buffer->memory = VK_NULL_HANDLE;
+        }
+    }
+    return result;
+}
+
+static bool no_room(const struct gpu_device *device, const char *what, uint64_t size_bytes,
+                    VkResult result, struct err *err) {
+    const double mib = 1.0 / (1 << 20);
+    err_set(err, ERR_DEVICE,
+            "%s: %.1f MiB asked for on %s, which has %.1f MiB (%.1f MiB free), in pieces of at "
+            "most %.1f MiB: %s",
+            what, (double)size_bytes * mib, device->base.info.name,
+            (double)device->base.info.memory_bytes * mib,
+            (double)gpu_device_free_bytes(device) * mib,
+            (double)device->base.info.limits.max_allocation_bytes * mib, gpu_result_name(result));
+    return err_hint(err, "compile the model with a smaller batch, tile or width, or choose another "
+                         "device");
+}
+
+static void buffer_close(const struct gpu_device *device, struct gpu_buffer *buffer) {
+    if (buffer->mapped != NULL)
+        vkUnmapMemory(device->handle, buffer->memory);
+    vkDestroyBuffer(device->handle, buffer->handle, NULL);
+    vkFreeMemory(device->handle, buffer->memory, NULL);
+    *buffer = (struct gpu_buffer){.handle = VK_NULL_HANDLE};
+}
+
+static bool buffer_open(const struct gpu_memory *memory, const char *what, uint64_t size_bytes,
+                        VkBufferUsageFlags usage, struct memory_wish wish,
+                        struct gpu_buffer *buffer, struct err *err) {
+    const struct gpu_device *device = memory->device;
+    const VkBufferCreateInfo info = {.sType = VK_STRUCTURE_TYPE_BUFFER_CREATE_INFO,
+                                     .size = size_bytes,
+                                     .usage = usage,
+                                     .sharingMode = VK_SHARING_MODE_EXCLUSIVE};
+    *buffer = (struct gpu_buffer){.size_bytes = size_bytes};
+    if (size_bytes > device->base.info.limits.max_allocation_bytes)
+        return no_room(device, what, size_bytes, VK_ERROR_OUT_OF_DEVICE_MEMORY, err);
+    VkResult result = vkCreateBuffer(device->handle, &info, NULL, &buffer->handle);
+    if (result != VK_SUCCESS)
+        return no_room(device, what, size_bytes, result, err);
+
+    const bool addressed = usage & VK_BUFFER_USAGE_SHADER_DEVICE_ADDRESS_BIT;
+    const VkMemoryAllocateFlagsInfo flags = {.sType = VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_FLAGS_INFO,
+                                             .flags = VK_MEMORY_ALLOCATE_DEVICE_ADDRESS_BIT};
+    VkMemoryRequirements required;
+    VkMemoryPropertyFlags got = 0;
+    vkGetBufferMemoryRequirements(device->handle, buffer->handle, &required);
+    result = allocate(device, &required, wish, addressed ? &flags : NULL, buffer, &got);
+    if (result != VK_SUCCESS)
+        return no_room(device, what, size_bytes, result, err);
+    if (!gpu_check(vkBindBufferMemory(device->handle, buffer->handle, buffer->memory, 0), err, "%s",
+                   what))
+        return false;
+    const bool hidden = device->stage_always && wish.needs != VISIBLE;
+    if ((got & VISIBLE) == VISIBLE && !hidden &&
+        !gpu_check(
+            vkMapMemory(device->handle, buffer->memory, 0, VK_WHOLE_SIZE, 0, &buffer->mapped), err,
+            "%s", what))
+        return false;
+    if (addressed) {
+        const VkBufferDeviceAddressInfo address = {
+            .sType = VK_STRUCTURE_TYPE_BUFFER_DEVICE_ADDRESS_INFO, .buffer = buffer->handle};
+        buffer->address = vkGetBufferDeviceAddress(device->handle, &address);
+    }
+    return true;
+}
+
+static bool is_shared(enum plan_block block) {
+    return block == PLAN_BLOCK_IO || block == PLAN_BLOCK_CONTROL;
+}
+
+static bool open_blocks(struct gpu_memory *memory, const uint64_t *block_bytes, struct err *err) {
+    const VkBufferUsageFlags copies =
+        VK_BUFFER_USAGE_TRANSFER_SRC_BIT | VK_BUFFER_USAGE_TRANSFER_DST_BIT;
+    const VkBufferUsageFlags usage =
+        copies | VK_BUFFER_USAGE_STORAGE_BUFFER_BIT |
+        (memory->with_addresses ? VK_BUFFER_USAGE_SHADER_DEVICE_ADDRESS_BIT : 0);
+    const struct memory_wish host = {VISIBLE, VK_MEMORY_PROPERTY_HOST_CACHED_BIT};
+    uint64_t staging_bytes = 0;
+    for (int i = 0; i < PLAN_BLOCK_COUNT; i++) {
+        struct gpu_buffer *block = &memory->blocks[i];
+        char what[64];
+        if (block_bytes[i] == 0)
+            continue;
+        const struct memory_wish wish = {VK_MEMORY_PROPERTY_DEVICE_LOCAL_BIT,
+                                         is_shared(i) ? VISIBLE : 0};
+        strcpy(what, exec_block_names[i]);
+        strcat(what, " block");
+        if (!buffer_open(memory, what, block_bytes[i], usage, wish, block, err))
+            return false;
+        if (block->mapped != NULL)
+            continue;
+        strcat(what, "'s mirror");
+        if (is_shared(i) &&
+            !buffer_open(memory, what, block_bytes[i], copies, host, &memory->mirrors[i], err))
+            return false;
+        if (!is_shared(i))
+            staging_bytes = MAX(staging_bytes, MIN(block_bytes[i], STAGING_BYTES));
+    }
+    return staging_bytes == 0 || buffer_open(memory, "staging buffer", staging_bytes, copies, host,
+                                             &memory->staging, err);
+}
+
+static bool open_commands(struct gpu_memory *memory, struct err *err) {
+    const VkDevice device = memory->device->handle;
+    const VkCommandPoolCreateInfo pool = {.sType = VK_STRUCTURE_TYPE_COMMAND_POOL_CREATE_INFO,
+                                          .flags = VK_COMMAND_POOL_CREATE_TRANSIENT_BIT |
+                                                   VK_COMMAND_POOL_CREATE_RESET_COMMAND_BUFFER_BIT,
+                                          .queueFamilyIndex = memory->device->facts.queue_family};
+    if (!gpu_check(vkCreateCommandPool(device, &pool, NULL, &memory->pool), err, "command pool"))
+        return false;
+    const VkCommandBufferAllocateInfo commands = {
+        .sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_ALLOCATE_INFO,
+        .commandPool = memory->pool,
+        .level = VK_COMMAND_BUFFER_LEVEL_PRIMARY,
+        .commandBufferCount = 1};
+    const VkFenceCreateInfo fence = {.sType = VK_STRUCTURE_TYPE_FENCE_CREATE_INFO};
+    return gpu_check(vkAllocateCommandBuffers(device, &commands, &memory->commands), err,
+                     "command buffer") &&
+           gpu_check(vkCreateFence(device, &fence, NULL, &memory->fence), err, "fence");
+}
+
+bool gpu_memory_open(struct gpu_memory *memory, struct gpu_device *device,
+                     const uint64_t block_bytes[PLAN_BLOCK_COUNT], enum plan_access access,
+                     struct err *err) {
+    *memory =
+        (struct gpu_memory){.device = device, .with_addresses = access == PLAN_ACCESS_ADDRESS};
+    return open_blocks(memory, block_bytes, err) && open_commands(memory, err);
+}
+
+void gpu_memory_close(struct gpu_memory *memory) {
+    if (memory->device == NULL)
+        return;
+    const VkDevice device = memory->device->handle;
+    vkDestroyFence(device, memory->fence, NULL);
+    vkDestroyCommandPool(device, memory->pool, NULL);
+    buffer_close(memory->device, &memory->staging);
+    for (int i = 0; i < PLAN_BLOCK_COUNT; i++) {
+        buffer_close(memory->device, &memory->mirrors[i]);
+        buffer_close(memory->device, &memory->blocks[i]);
+    }
+    *memory = (struct gpu_memory){.device = NULL};
+}
+
+/* Copies between buffers and waits; everything before is finished first, everything after sees
+ * it. */
+static bool copy_now(struct gpu_memory *memory, VkBuffer from, VkBuffer to, VkBufferCopy region,
+                     struct err *err) {
+    const VkDevice device = memory->device->handle;
+    const VkCommandBufferBeginInfo begin = {.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_BEGIN_INFO,
+                                            .flags = VK_COMMAND_BUFFER_USAGE_ONE_TIME_SUBMIT_BIT};
+    const VkSubmitInfo submit = {.sType = VK_STRUCTURE_TYPE_SUBMIT_INFO,
+                                 .commandBufferCount = 1,
+                                 .pCommandBuffers = &memory->commands};
+    const VkCommandBuffer commands = memory->commands;
+    if (!gpu_check(vkBeginCommandBuffer(commands, &begin), err, "copy"))
+        return false;
+    gpu_barrier(commands, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT | VK_PIPELINE_STAGE_TRANSFER_BIT,
+                VK_ACCESS_SHADER_WRITE_BIT | VK_ACCESS_TRANSFER_WRITE_BIT,
+                VK_PIPELINE_STAGE_TRANSFER_BIT,
+                VK_ACCESS_TRANSFER_READ_BIT | VK_ACCESS_TRANSFER_WRITE_BIT);
+    vkCmdCopyBuffer(commands, from, to, 1, &region);
+    gpu_barrier(commands, VK_PIPELINE_STAGE_TRANSFER_BIT, VK_ACCESS_TRANSFER_WRITE_BIT,
+                VK_PIPELINE_STAGE_HOST_BIT, VK_ACCESS_HOST_READ_BIT);
+    return gpu_check(vkEndCommandBuffer(commands), err, "copy") &&
+           gpu_check(vkQueueSubmit(memory->device->queue, 1, &submit, memory->fence), err,
+                     "copy on %s", memory->device->base.info.name) &&
+           gpu_wait(memory->device, memory->fence, "copy", err) &&
+           gpu_check(vkResetFences(device, 1, &memory->fence), err, "copy");
+}
+
+/* The bytes of a block as the host sees them, or NULL. */
+static uint8_t *visible(const struct gpu_memory *memory, enum plan_block block) {
+    void *mapped = memory->blocks[block].mapped;
+    return mapped != NULL ? mapped : memory->mirrors[block].mapped;
+}
+
+static bool in_block(const struct gpu_memory *memory, enum plan_block block, uint64_t offset_bytes,
+                     uint64_t size_bytes, struct err *err) {
+    const uint64_t there = memory->blocks[block].size_bytes;
+    if (size_bytes <= there && offset_bytes <= there - size_bytes)
+        return true;
+    return err_set(err, ERR_INPUT,
+                   "bytes %llu to %llu of the %s block: the programs opened have %llu bytes there",
+                   (unsigned long long)offset_bytes,
+                   (unsigned long long)(offset_bytes + size_bytes), exec_block_names[block],
+                   (unsigned long long)there);
+}
+
+bool gpu_memory_upload(struct gpu_memory *memory, enum plan_block block, uint64_t offset_bytes,
+                       const void *data, uint64_t size_bytes, struct err *err) {
+    if (!in_block(memory, block, offset_bytes, size_bytes, err))
+        return false;
+    uint8_t *host = visible(memory, block);
+    if (host != NULL) {
+        memcpy(host + offset_bytes, data, size_bytes);
+        return true;
+    }
+    const struct gpu_buffer *staging = &memory->staging;
+    for (uint64_t done = 0; done < size_bytes;) {
+        const uint64_t part = MIN(size_bytes - done, staging->size_bytes);
+        const VkBufferCopy region = {.dstOffset = offset_bytes + done, .size = part};
+        memcpy(staging->mapped, (const uint8_t *)data + done, part);
+        if (!copy_now(memory, staging->handle, memory->blocks[block].handle, region, err))
+            return false;
+        done += part;
+    }
+    return true;
+}
+
+bool gpu_memory_download(struct gpu_memory *memory, enum plan_block block, uint64_t offset_bytes,
+                         void *data, uint64_t size_bytes, struct err *err) {
+    if (!in_block(memory, block, offset_bytes, size_bytes, err))
+        return false;
+    const uint8_t *host = visible(memory, block);
+    if (host != NULL) {
+        memcpy(data, host + offset_bytes, size_bytes);
+        return true;
+    }
+    const struct gpu_buffer *staging = &memory->staging;
+    for (uint64_t done = 0; done < size_bytes;) {
+        const uint64_t part = MIN(size_bytes - done, staging->size_bytes);
+        const VkBufferCopy region = {.srcOffset = offset_bytes + done, .size = part};
+        if (!copy_now(memory, memory->blocks[block].handle, staging->handle, region, err))
+            return false;
+        memcpy((uint8_t *)data + done, staging->mapped, part);
+        done += part;
+    }
+    return true;
+}
+
+void gpu_memory_record_in(const struct gpu_memory *memory, VkCommandBuffer commands) {
+    /* what the host wrote is visible from the submission on; this waits for earlier programs */
+    gpu_barrier(commands, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT | VK_PIPELINE_STAGE_TRANSFER_BIT,
+                VK_ACCESS_SHADER_WRITE_BIT | VK_ACCESS_TRANSFER_WRITE_BIT,
+                VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT | VK_PIPELINE_STAGE_TRANSFER_BIT,
+                VK_ACCESS_SHADER_READ_BIT | VK_ACCESS_SHADER_WRITE_BIT |
+                    VK_ACCESS_TRANSFER_READ_BIT | VK_ACCESS_TRANSFER_WRITE_BIT);
+    bool copied = false;
+    for (int i = 0; i < PLAN_BLOCK_COUNT; i++) {
+        const struct gpu_buffer *mirror = &memory->mirrors[i];
+        if (mirror->handle == VK_NULL_HANDLE)
+            continue;
+        const VkBufferCopy region = {.size = mirror->size_bytes};
+        vkCmdCopyBuffer(commands, mirror->handle, memory->blocks[i].handle, 1, &region);
+        copied = true;
+    }
+    if (copied)
+        gpu_barrier(commands, VK_PIPELINE_STAGE_TRANSFER_BIT, VK_ACCESS_TRANSFER_WRITE_BIT,
+                    VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT,
+                    VK_ACCESS_SHADER_READ_BIT | VK_ACCESS_SHADER_WRITE_BIT);
+}
+
+void gpu_memory_record_out(const struct gpu_memory *memory, VkCommandBuffer commands) {
+    gpu_barrier(commands, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT, VK_ACCESS_SHADER_WRITE_BIT,
+                VK_PIPELINE_STAGE_TRANSFER_BIT | VK_PIPELINE_STAGE_HOST_BIT,
+                VK_ACCESS_TRANSFER_READ_BIT | VK_ACCESS_TRANSFER_WRITE_BIT |
+                    VK_ACCESS_HOST_READ_BIT);
+    bool copied = false;
+    for (int i = 0; i < PLAN_BLOCK_COUNT; i++) {
+        const struct gpu_buffer *mirror = &memory->mirrors[i];
+        if (mirror->handle == VK_NULL_HANDLE)
+            continue;
+        const VkBufferCopy region = {.size = mirror->size_bytes};
+        vkCmdCopyBuffer(commands, memory->blocks[i].handle, mirror->handle, 1, &region);
+        copied = true;
+    }
+    if (copied)
+        gpu_barrier(commands, VK_PIPELINE_STAGE_TRANSFER_BIT, VK_ACCESS_TRANSFER_WRITE_BIT,
+                    VK_PIPELINE_STAGE_HOST_BIT, VK_ACCESS_HOST_READ_BIT);
+}
+
+void gpu_memory_report(const struct gpu_memory *memory, struct unet_memory_report *report) {
+    *report = (struct unet_memory_report){.staging_bytes = memory->staging.size_bytes};
+    for (int i = 0; i < PLAN_BLOCK_COUNT; i++) {
+        report->block_bytes[i] = memory->blocks[i].size_bytes;
+        report->staging_bytes += memory->mirrors[i].size_bytes;
+        report->total_bytes += report->block_bytes[i];
+    }
+    report->total_bytes += report->staging_bytes;
+}

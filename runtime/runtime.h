@@ -1,0 +1,183 @@
+/*
+ * runtime.h: the public C API of the runtime library: open a device, load a plan (common/plan.h),
+ * run its programs, read and write tensors, train, infer. Functions return false and fill struct
+ * err (common/err.h): ERR_INPUT for data and plans, ERR_DEVICE for the device or its driver, ERR_IO
+ * for files. Objects are used by one thread at a time.
+ */
+#ifndef UNET_RUNTIME_H
+#define UNET_RUNTIME_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/err.h"
+#include "common/plan.h"
+
+/* ---- devices
+ * ----------------------------------------------------------------------------------------------------
+ */
+
+struct unet_device;
+
+struct unet_device_info {
+    uint32_t index;
+    uint32_t rank; /* lower is preferred: discrete, integrated, virtual, CPU, other */
+    char name[256];
+    char driver[256]; /* "llvmpipe, Mesa 22.3.6 (LLVM 15.0.6)" */
+    char api_version[32];
+    bool usable;               /* meets all requirements */
+    char missing[512];         /* what is missing when it is not */
+    char choice[512];          /* class, access path, and why */
+    struct plan_limits limits; /* class_ and access as they will be used */
+    uint64_t memory_bytes;     /* of the largest device-local heap */
+    float timestamp_period_ns; /* 0: no timestamps */
+};
+
+/* All devices present, also those that cannot be used; *devices_out is freed by the caller. No
+   driver at all: ERR_DEVICE with what to install. */
+bool unet_device_list(struct unet_device_info **devices_out, size_t *count_out, struct err *err);
+
+/* select: NULL (the best usable device: discrete, integrated, virtual, CPU), an index, or part of a
+ * name in any case. */
+bool unet_device_open(const char *select, struct unet_device **out, struct err *err);
+void unet_device_close(struct unet_device *device); /* NULL-safe */
+const struct unet_device_info *unet_device_get_info(const struct unet_device *device);
+
+/* Warnings and errors of the Vulkan validation layer so far; the layer is on, with synchronisation
+   checks, when the environment holds UNET_VALIDATION=1. Closing the device prints the sum. */
+uint32_t unet_device_validation_count(const struct unet_device *device);
+
+/* ---- sessions: a plan on a device
+ * --------------------------------------------------------------------------------- */
+
+struct unet_session;
+
+struct unet_session_options {
+    const char *const *programs; /* names of the programs that will run; NULL: all. Memory is
+                                    allocated for these only. */
+    size_t n_programs;
+    bool profile; /* time stamps around every dispatch */
+};
+
+/* Verifies the plan against the device, allocates the blocks, makes pipelines (through a cache on
+   disk), records command buffers. The plan stays the caller's and outlives the session. Weights are
+   undefined until initialised or loaded. */
+bool unet_session_open(struct unet_device *device, const struct plan *plan,
+                       const struct unet_session_options *options, struct unet_session **out,
+                       struct err *err);
+void unet_session_close(struct unet_session *session); /* NULL-safe */
+const struct plan *unet_session_plan(const struct unet_session *session);
+struct unet_device *unet_session_device(const struct unet_session *session);
+/* Whether optimiser state is there: a program opened uses it. */
+bool unet_session_has_state(const struct unet_session *session);
+
+/* Weights from the plan's initialisers, a pure function of seed; optimiser state to zero. */
+bool unet_session_init_weights(struct unet_session *session, uint64_t seed, struct err *err);
+
+/* What changes from run to run: written to the control block. learning_rate <= 0: from the plan's
+   schedule (total_steps: the length of the run, for schedules that need it). */
+bool unet_session_set_step(struct unet_session *session, uint64_t seed, uint32_t step,
+                           uint32_t total_steps, float learning_rate, struct err *err);
+
+/* Dense data of a port: image n*c*h*w floats, labels n*h*w uint32_t, weights n*h*w floats, probs
+   n*k*h*w floats, loss LOSS_WORDS floats. size_bytes must be exact. */
+bool unet_session_write(struct unet_session *session, const char *program, const char *port,
+                        const void *data, size_t size_bytes, struct err *err);
+bool unet_session_read(struct unet_session *session, const char *program, const char *port,
+                       void *data, size_t size_bytes, struct err *err);
+
+/* Runs a program to its end: replays its recorded command buffers, in several submissions when the
+ * work is long. */
+bool unet_session_run(struct unet_session *session, const char *program, struct err *err);
+
+/* Parameter number index of plan->params, dense in the shape of checkpoints (PyTorch's). state -1:
+   the parameter, 0 or 1: its optimiser state. */
+bool unet_session_read_param(struct unet_session *session, uint32_t index, int state, float *data,
+                             struct err *err);
+bool unet_session_write_param(struct unet_session *session, uint32_t index, int state,
+                              const float *data, struct err *err);
+
+/* Bytes of device memory in use by purpose (blocks as allocated, staging). */
+struct unet_memory_report {
+    uint64_t block_bytes[PLAN_BLOCK_COUNT];
+    uint64_t staging_bytes, total_bytes;
+};
+void unet_session_memory(const struct unet_session *session, struct unet_memory_report *report);
+
+/* Time of each record of the last run of a program; ERR_USAGE without the profile option,
+   ERR_DEVICE without time stamps. times_ns has room for program->n_records. */
+bool unet_session_profile(struct unet_session *session, const char *program, uint64_t *times_ns,
+                          struct err *err);
+
+/* Any tensor of the plan as it lies in device memory, size_bytes of it; for tests and debugging. */
+bool unet_session_read_tensor(struct unet_session *session, uint32_t tensor, void *data,
+                              struct err *err);
+bool unet_session_write_tensor(struct unet_session *session, uint32_t tensor, const void *data,
+                               struct err *err);
+
+/* ---- checkpoints (safetensors, PyTorch shapes)
+ * ---------------------------------------------------------------------- */
+
+struct unet_checkpoint_info {
+    uint64_t seed;
+    uint32_t step, total_steps; /* step: the next one to run */
+    double best_score;          /* lowest validation loss so far; infinity when none */
+};
+
+bool unet_checkpoint_save(struct unet_session *session, const char *path,
+                          const struct unet_checkpoint_info *info, struct err *err);
+/* with_state: also optimiser state; then it must be there. A missing, surplus or misshapen tensor
+ * is named. info may be NULL. */
+bool unet_checkpoint_load(struct unet_session *session, const char *path, bool with_state,
+                          struct unet_checkpoint_info *info, struct err *err);
+
+/* ---- training
+ * -------------------------------------------------------------------------------------------------------
+ */
+
+struct unet_train_progress {
+    uint32_t step, total_steps;
+    double loss, accuracy, learning_rate;
+    double seconds; /* since the start of this run */
+    bool has_validation;
+    double validation_loss, validation_pixel_error,
+        validation_iou; /* of the last class; see docs/data.md */
+};
+
+struct unet_train_options {
+    const char *data_dir, *out_dir;
+    const char *val_dir, *val_frames; /* at most one; NULL: no validation */
+    uint32_t steps;                   /* 0: the model's default */
+    uint64_t seed;                    /* with resume, 0: that of the checkpoint */
+    const char *resume;               /* checkpoint, or NULL */
+    uint32_t validate_every;          /* steps; 0: about 10 times in the run */
+    uint32_t checkpoint_every;        /* steps; 0: with each validation, and at the end */
+    void (*progress)(const struct unet_train_progress *progress,
+                     void *user); /* after each step; may be NULL */
+    void *user;
+};
+
+/* Trains; writes out_dir/metrics.csv, last.safetensors, best.safetensors. A run interrupted by
+ *SIGINT or SIGTERM (the tools set unet_train_stop) finishes its step, saves last.safetensors and
+ *returns true. A loss that is not finite is an error. */
+bool unet_train(struct unet_device *device, const struct plan *plan,
+                const struct unet_train_options *options, struct err *err);
+extern volatile int unet_train_stop;
+
+/* ---- inference
+ * -------------------------------------------------------------------------------------------------------
+ */
+
+/* Class probabilities of an image of any size by overlapping tiles with mirrored borders: image is
+   channels planes of height x width floats, already normalised (unet_normalise); probs n_classes
+   planes of the same size. tta: 1, 4 (mirrors) or 8 (mirrors and quarter turns): averaged
+   probabilities. The session must hold "infer". */
+bool unet_infer(struct unet_session *session, const float *image, uint32_t height, uint32_t width,
+                int tta, float *probs, struct err *err);
+
+/* Applies the plan's normalisation in place; max_value: 255 or 65535 (the range of the image's
+ * type). */
+void unet_normalise(const struct plan *plan, float *image, uint32_t channels, size_t pixels,
+                    float max_value);
+
+#endif

@@ -1,0 +1,299 @@
+/*
+ * session.c: a plan on a device, for host code: ports, parameters, the control block, runs. Knows
+ * plans and layouts of host data; how records are executed is behind exec.h.
+ */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "runtime/exec.h"
+#include "runtime/param.h"
+#include "runtime/train/schedule.h"
+
+struct unet_session {
+    struct unet_device *device;
+    const struct plan *plan;
+    struct exec *exec;
+    bool *programs; /* plan->n_programs: which ones are open */
+    bool profile;
+    uint64_t block_bytes[PLAN_BLOCK_COUNT];
+    float *packed; /* room for the largest parameter in the kernels' layout */
+};
+
+/* ---- opening ---- */
+
+static bool flag_programs(struct unet_session *session, const struct unet_session_options *options,
+                          struct err *err) {
+    const struct plan *plan = session->plan;
+    session->programs = calloc(MAX(plan->n_programs, 1u), sizeof(bool));
+    if (session->programs == NULL)
+        return err_set(err, ERR_DEVICE, "out of memory for a session");
+    if (options == NULL || options->programs == NULL) {
+        memset(session->programs, true, plan->n_programs);
+        return true;
+    }
+    for (size_t i = 0; i < options->n_programs; i++) {
+        const struct plan_program *program = plan_program_find(plan, options->programs[i]);
+        if (program == NULL)
+            return err_set(err, ERR_INPUT, "the plan of model %s has no program \"%s\"",
+                           plan->model.name, options->programs[i]);
+        session->programs[program - plan->programs] = true;
+    }
+    return true;
+}
+
+static bool open_params(struct unet_session *session, struct err *err) {
+    const struct plan *plan = session->plan;
+    uint64_t most_bytes = 0;
+    for (uint32_t i = 0; i < plan->n_params; i++) {
+        most_bytes = MAX(most_bytes, plan->tensors[plan->params[i].tensor].size_bytes);
+        for (uint32_t j = 0; j < plan->params[i].n_states; j++)
+            most_bytes = MAX(most_bytes, plan->tensors[plan->params[i].states[j]].size_bytes);
+    }
+    session->packed = malloc(MAX(most_bytes, 4u));
+    return session->packed != NULL ||
+           err_set(err, ERR_DEVICE, "out of memory for a parameter of %llu bytes",
+                   (unsigned long long)most_bytes);
+}
+
+static bool open_session(struct unet_session *session, const struct unet_session_options *options,
+                         struct err *err) {
+    const struct plan *plan = session->plan;
+    struct exec_request request = {
+        .plan = plan, .limits = session->device->backend->limits(session->device, plan)};
+    /* the plan states blocks for all its programs; what is opened may need less, and the executor
+       checks that against the device */
+    struct plan_limits limits = request.limits;
+    limits.max_allocation_bytes = UINT64_MAX;
+    if (!plan_verify(plan, &limits, err) || !flag_programs(session, options, err) ||
+        !open_params(session, err))
+        return false;
+    exec_block_bytes(plan, session->programs, session->block_bytes);
+    session->profile = options != NULL && options->profile;
+    request.programs = session->programs;
+    request.profile = session->profile;
+    memcpy(request.block_bytes, session->block_bytes, sizeof(request.block_bytes));
+    return exec_open(session->device, &request, &session->exec, err);
+}
+
+bool unet_session_open(struct unet_device *device, const struct plan *plan,
+                       const struct unet_session_options *options, struct unet_session **out,
+                       struct err *err) {
+    *out = NULL;
+    struct unet_session *session = calloc(1, sizeof(*session));
+    if (session == NULL)
+        return err_set(err, ERR_DEVICE, "out of memory for a session");
+    session->device = device;
+    session->plan = plan;
+    if (!open_session(session, options, err)) {
+        unet_session_close(session);
+        return false;
+    }
+    *out = session;
+    return true;
+}
+
+void unet_session_close(struct unet_session *session) {
+    if (session == NULL)
+        return;
+    if (session->exec != NULL)
+        session->exec->ops->close(session->exec);
+    free(session->packed);
+    free(session->programs);
+    free(session);
+}
+
+const struct plan *unet_session_plan(const struct unet_session *session) {
+    return session->plan;
+}
+
+struct unet_device *unet_session_device(const struct unet_session *session) {
+    return session->device;
+}
+
+bool unet_session_has_state(const struct unet_session *session) {
+    return session->block_bytes[PLAN_BLOCK_STATE] > 0;
+}
+
+/* ---- running ---- */
+
+static bool find_program(const struct unet_session *session, const char *name, uint32_t *index_out,
+                         struct err *err) {
+    const struct plan_program *program = plan_program_find(session->plan, name);
+    if (program == NULL)
+        return err_set(err, ERR_INPUT, "the plan of model %s has no program \"%s\"",
+                       session->plan->model.name, name);
+    *index_out = (uint32_t)(program - session->plan->programs);
+    return session->programs[*index_out] ||
+           err_set(err, ERR_USAGE, "program %s was not opened with the session", name);
+}
+
+static uint32_t float_bits(double value) {
+    const float single = (float)value;
+    uint32_t bits;
+    memcpy(&bits, &single, sizeof(bits));
+    return bits;
+}
+
+/* 1 - beta^(step + 1), exact where beta is near one and the step is small. */
+static double adam_bias(float beta, uint32_t step) {
+    return beta > 0.0f ? -expm1(((double)step + 1.0) * log((double)beta)) : 1.0;
+}
+
+bool unet_session_set_step(struct unet_session *session, uint64_t seed, uint32_t step,
+                           uint32_t total_steps, float learning_rate, struct err *err) {
+    const struct plan_model *model = &session->plan->model;
+    uint32_t words[CONTROL_WORDS] = {0};
+    if (session->block_bytes[PLAN_BLOCK_CONTROL] < sizeof(words))
+        return session->block_bytes[PLAN_BLOCK_CONTROL] == 0 ||
+               err_set(err, ERR_INPUT, "the plan's control block holds %llu bytes, %zu are needed",
+                       (unsigned long long)session->block_bytes[PLAN_BLOCK_CONTROL], sizeof(words));
+    if (!(learning_rate > 0.0f))
+        learning_rate = schedule_learning_rate(model, step, total_steps);
+    words[CONTROL_SEED_LO] = (uint32_t)seed;
+    words[CONTROL_SEED_HI] = (uint32_t)(seed >> 32);
+    words[CONTROL_STEP] = step;
+    words[CONTROL_LEARNING_RATE] = float_bits((double)learning_rate);
+    words[CONTROL_ADAM_BIAS1] = float_bits(adam_bias(model->beta1, step));
+    words[CONTROL_ADAM_BIAS2] = float_bits(adam_bias(model->beta2, step));
+    return session->exec->ops->upload(session->exec, PLAN_BLOCK_CONTROL, 0, words, sizeof(words),
+                                      err);
+}
+
+bool unet_session_run(struct unet_session *session, const char *program, struct err *err) {
+    uint32_t index = 0;
+    return find_program(session, program, &index, err) &&
+           session->exec->ops->run(session->exec, index, err);
+}
+
+bool unet_session_profile(struct unet_session *session, const char *program, uint64_t *times_ns,
+                          struct err *err) {
+    uint32_t index = 0;
+    if (!find_program(session, program, &index, err))
+        return false;
+    if (!session->profile)
+        return err_set(err, ERR_USAGE, "the session was opened without profiling");
+    return session->exec->ops->profile(session->exec, index, times_ns, err);
+}
+
+void unet_session_memory(const struct unet_session *session, struct unet_memory_report *report) {
+    session->exec->ops->memory(session->exec, report);
+}
+
+/* ---- tensors and ports ---- */
+
+static bool check_tensor(const struct unet_session *session, uint32_t index, struct err *err) {
+    return index < session->plan->n_tensors ||
+           err_set(err, ERR_USAGE, "tensor %u: the plan has %u", index, session->plan->n_tensors);
+}
+
+bool unet_session_read_tensor(struct unet_session *session, uint32_t index, void *data,
+                              struct err *err) {
+    if (!check_tensor(session, index, err))
+        return false;
+    const struct plan_tensor *tensor = &session->plan->tensors[index];
+    return session->exec->ops->download(session->exec, tensor->block, tensor->offset_bytes, data,
+                                        tensor->size_bytes, err);
+}
+
+bool unet_session_write_tensor(struct unet_session *session, uint32_t index, const void *data,
+                               struct err *err) {
+    if (!check_tensor(session, index, err))
+        return false;
+    const struct plan_tensor *tensor = &session->plan->tensors[index];
+    return session->exec->ops->upload(session->exec, tensor->block, tensor->offset_bytes, data,
+                                      tensor->size_bytes, err);
+}
+
+static bool find_port(const struct unet_session *session, const char *program, const char *name,
+                      size_t size_bytes, const struct plan_tensor **out, struct err *err) {
+    uint32_t index = 0;
+    if (!find_program(session, program, &index, err))
+        return false;
+    const struct plan_port *port = plan_port_find(&session->plan->programs[index], name);
+    if (port == NULL)
+        return err_set(err, ERR_INPUT, "program %s has no port \"%s\"", program, name);
+    *out = &session->plan->tensors[port->tensor];
+    return size_bytes == (*out)->size_bytes || /* ports are dense: plan_verify */
+           err_set(err, ERR_INPUT, "port %s of %s: %zu bytes given, it holds %llu", name, program,
+                   size_bytes, (unsigned long long)(*out)->size_bytes);
+}
+
+bool unet_session_write(struct unet_session *session, const char *program, const char *port,
+                        const void *data, size_t size_bytes, struct err *err) {
+    const struct plan_tensor *tensor = NULL;
+    return find_port(session, program, port, size_bytes, &tensor, err) &&
+           session->exec->ops->upload(session->exec, tensor->block, tensor->offset_bytes, data,
+                                      size_bytes, err);
+}
+
+bool unet_session_read(struct unet_session *session, const char *program, const char *port,
+                       void *data, size_t size_bytes, struct err *err) {
+    const struct plan_tensor *tensor = NULL;
+    return find_port(session, program, port, size_bytes, &tensor, err) &&
+           session->exec->ops->download(session->exec, tensor->block, tensor->offset_bytes, data,
+                                        size_bytes, err);
+}
+
+/* ---- parameters ---- */
+
+static bool find_param(const struct unet_session *session, uint32_t index, int state,
+                       const struct plan_param **param_out, uint32_t *tensor_out, struct err *err) {
+    const struct plan *plan = session->plan;
+    if (index >= plan->n_params)
+        return err_set(err, ERR_USAGE, "parameter %u: the plan has %u", index, plan->n_params);
+    const struct plan_param *param = &plan->params[index];
+    if (state < -1 || state >= (int)param->n_states)
+        return err_set(err, ERR_USAGE, "parameter %s has no optimiser state %d", param->name,
+                       state);
+    *param_out = param;
+    *tensor_out = state < 0 ? param->tensor : param->states[state];
+    return true;
+}
+
+bool unet_session_read_param(struct unet_session *session, uint32_t index, int state, float *data,
+                             struct err *err) {
+    const struct plan_param *param = NULL;
+    uint32_t tensor = 0;
+    if (!find_param(session, index, state, &param, &tensor, err) ||
+        !unet_session_read_tensor(session, tensor, session->packed, err))
+        return false;
+    param_unpack(param, &session->plan->tensors[tensor], session->packed, data);
+    return true;
+}
+
+bool unet_session_write_param(struct unet_session *session, uint32_t index, int state,
+                              const float *data, struct err *err) {
+    const struct plan_param *param = NULL;
+    uint32_t tensor = 0;
+    if (!find_param(session, index, state, &param, &tensor, err))
+        return false;
+    param_pack(param, &session->plan->tensors[tensor], data, session->packed);
+    return unet_session_write_tensor(session, tensor, session->packed, err);
+}
+
+static bool clear_states(struct unet_session *session, uint32_t index, struct err *err) {
+    const struct plan_param *param = &session->plan->params[index];
+    for (uint32_t i = 0; unet_session_has_state(session) && i < param->n_states; i++) {
+        memset(session->packed, 0, session->plan->tensors[param->states[i]].size_bytes);
+        if (!unet_session_write_tensor(session, param->states[i], session->packed, err))
+            return false;
+    }
+    return true;
+}
+
+bool unet_session_init_weights(struct unet_session *session, uint64_t seed, struct err *err) {
+    const struct plan *plan = session->plan;
+    uint64_t most = 1;
+    for (uint32_t i = 0; i < plan->n_params; i++)
+        most = MAX(most, param_elements(&plan->params[i]));
+    float *dense = malloc(most * sizeof(float));
+    bool done = dense != NULL || err_set(err, ERR_DEVICE, "out of memory for initial weights");
+    for (uint32_t i = 0; done && i < plan->n_params; i++) {
+        param_init(&plan->params[i], seed, i, dense);
+        done =
+            unet_session_write_param(session, i, -1, dense, err) && clear_states(session, i, err);
+    }
+    free(dense);
+    return done;
+}

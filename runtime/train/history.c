@@ -1,0 +1,100 @@
+/*
+ * history.c: see history.h. Numbers are written with the digits that give them back exactly.
+ */
+#include "runtime/train/history.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/file.h"
+
+static const char header[] = "step,loss,accuracy,learning_rate,seconds,data_seconds,"
+                             "validation_loss,validation_pixel_error,validation_iou\n";
+
+/* Reads the start of a row; false for a line that is none, such as one cut off by a crash. */
+static bool read_row(const char *line, uint32_t *step, double *seconds, double *data_seconds) {
+    double loss, accuracy, rate;
+    return sscanf(line, "%u,%lf,%lf,%lf,%lf,%lf,", step, &loss, &accuracy, &rate, seconds,
+                  data_seconds) == 6;
+}
+
+/* Copies the rows up to steps_done; text is the old file, ended by a zero byte. */
+static bool copy_rows(struct history *history, const char *text, uint32_t steps_done, FILE *to,
+                      struct err *err) {
+    if (strncmp(text, header, sizeof(header) - 1) != 0) {
+        err_set(err, ERR_INPUT, "%s: is not the metrics of a training run", history->path);
+        return err_hint(err, "move it away, or choose another output directory");
+    }
+    for (const char *line = text + sizeof(header) - 1, *end; (end = strchr(line, '\n')) != NULL;
+         line = end + 1) {
+        uint32_t step;
+        double seconds, data_seconds;
+        if (!read_row(line, &step, &seconds, &data_seconds) || step > steps_done)
+            continue;
+        fwrite(line, 1, (size_t)(end + 1 - line), to);
+        history->earlier_seconds = seconds;
+        history->earlier_data_seconds = data_seconds;
+    }
+    return true;
+}
+
+/* Replaces the file by one that holds the header and the rows to keep. */
+static bool write_start(struct history *history, uint32_t steps_done, struct err *err) {
+    uint8_t *text = NULL;
+    size_t size_bytes;
+    struct file_writer writer;
+    if (steps_done > 0 && file_exists(history->path) &&
+        !file_read(history->path, &text, &size_bytes, err))
+        return false;
+    bool good = file_writer_open(&writer, history->path, err);
+    if (good) {
+        fputs(header, writer.stream);
+        good =
+            text == NULL || copy_rows(history, (const char *)text, steps_done, writer.stream, err);
+        if (good)
+            good = file_writer_commit(&writer, err);
+        else
+            file_writer_abandon(&writer);
+    }
+    free(text);
+    return good;
+}
+
+bool history_open(struct history *history, const char *path, uint32_t steps_done, struct err *err) {
+    *history = (struct history){.path = strdup(path)};
+    bool good = history->path != NULL;
+    if (!good)
+        err_set(err, ERR_IO, "%s: out of memory", path);
+    good = good && write_start(history, steps_done, err);
+    if (good && (history->stream = fopen(path, "a")) == NULL)
+        good = err_set(err, ERR_IO, "%s: cannot write: %s", path, strerror(errno));
+    if (!good)
+        history_close(history);
+    return good;
+}
+
+bool history_add(struct history *history, const struct unet_train_progress *progress,
+                 double data_seconds, struct err *err) {
+    FILE *stream = history->stream;
+    fprintf(stream, "%u,%.9g,%.9g,%.9g,%.3f,%.3f,", progress->step, progress->loss,
+            progress->accuracy, progress->learning_rate,
+            history->earlier_seconds + progress->seconds,
+            history->earlier_data_seconds + data_seconds);
+    if (progress->has_validation)
+        fprintf(stream, "%.9g,%.9g,%.9g\n", progress->validation_loss,
+                progress->validation_pixel_error, progress->validation_iou);
+    else
+        fputs(",,\n", stream);
+    if (fflush(stream) == 0 && !ferror(stream))
+        return true;
+    err_set(err, ERR_IO, "%s: cannot write: %s", history->path, strerror(errno));
+    return err_hint(err, "free some space and continue from the last checkpoint");
+}
+
+void history_close(struct history *history) {
+    if (history->stream != NULL)
+        fclose(history->stream);
+    free(history->path);
+    *history = (struct history){0};
+}

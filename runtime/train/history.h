@@ -1,0 +1,36 @@
+/*
+ * history.h: metrics.csv, one row a step, on disk after each row. Columns:
+ *
+ *   step                    steps done, from 1
+ *   loss, accuracy          of the step's batch: weighted cross-entropy, part of the pixels with
+ *                           weight whose most likely class is right
+ *   learning_rate
+ *   seconds                 since the training began, added up over resumed runs
+ *   data_seconds            of these, waiting for samples
+ *   validation_loss, validation_pixel_error, validation_iou      empty where nothing was validated
+ */
+#ifndef UNET_HISTORY_H
+#define UNET_HISTORY_H
+
+#include <stdio.h>
+
+#include "common/err.h"
+#include "runtime/runtime.h"
+
+struct history {
+    FILE *stream;
+    char *path;
+    double earlier_seconds, earlier_data_seconds; /* of the runs that were resumed */
+};
+
+/*
+ * Starts a new file (steps_done 0), or goes on with the one there: rows past steps_done, written
+ * after the checkpoint that is resumed, are dropped. ERR_IO, or ERR_INPUT when the file there is no
+ * metrics.csv.
+ */
+bool history_open(struct history *history, const char *path, uint32_t steps_done, struct err *err);
+bool history_add(struct history *history, const struct unet_train_progress *progress,
+                 double data_seconds, struct err *err);
+void history_close(struct history *history); /* safe on a zeroed one */
+
+#endif

@@ -1,0 +1,139 @@
+/*
+ * conv_roles.glsl: convolution, up-convolution and the up-convolution's data gradient as one sum,
+ *     dst[c, pixel] = sum over s, ky, kx of src[s, y * STEP + ky * DILATION - PAD_H, ...] * w
+ * so that conv_tile.comp and conv_reg.comp serve all of them. ROLE selects the names of the
+ * parameters, and what is behind a column of the weights: an output channel, or (upconv_fwd) a tap
+ * of the output and an output channel, tap-major as they lie in memory.
+ */
+#ifndef UNET_CONV_ROLES_GLSL
+#define UNET_CONV_ROLES_GLSL
+
+#define ROLE_CONV 0
+#define ROLE_UPCONV_FWD 1
+#define ROLE_UPCONV_DGRAD 2
+
+#if ROLE == ROLE_CONV
+#define PARAMS CONV_PARAMS
+#elif ROLE == ROLE_UPCONV_FWD
+#define PARAMS UPCONV_PARAMS
+#else
+#define PARAMS UPCONV_DGRAD_PARAMS
+#endif
+
+#include "access.glsl"
+
+TENSOR(0, readonly, float, src)
+TENSOR(1, readonly, vec4, w)
+TENSOR(2, readonly, float, aux)
+TENSOR(3, writeonly, float, dst)
+
+#if ROLE == ROLE_CONV
+#define SRC_C p.c_in
+#define SRC_H p.h_in
+#define SRC_W p.w_in
+#define SRC_STRIDE_N p.x_stride_n
+#define DST_C p.c_out
+#define DST_STRIDE_N p.y_stride_n
+#define PIXELS_H p.h_out
+#define PIXELS_W p.w_out
+#define KERNEL_H p.kh
+#define KERNEL_W p.kw
+#define STEP 1u
+#define DILATION p.dilation
+#define PAD_H p.pad_h
+#define PAD_W p.pad_w
+#define COLUMNS ((p.c_out + 3u) / 4u)
+#elif ROLE == ROLE_UPCONV_FWD
+#define SRC_C p.c_in
+#define SRC_H p.h_in
+#define SRC_W p.w_in
+#define SRC_STRIDE_N p.x_stride_n
+#define DST_C p.c_out
+#define DST_STRIDE_N p.y_stride_n
+#define PIXELS_H p.h_in
+#define PIXELS_W p.w_in
+#define KERNEL_H 1u
+#define KERNEL_W 1u
+#define STEP 1u
+#define DILATION 1u
+#define PAD_H 0u
+#define PAD_W 0u
+#define COLUMNS (p.k * p.k * ((p.c_out + 3u) / 4u))
+#else
+#define SRC_C p.c_out
+#define SRC_H (p.h_in * p.k)
+#define SRC_W (p.w_in * p.k)
+#define SRC_STRIDE_N p.dy_stride_n
+#define DST_C p.c_in
+#define DST_STRIDE_N p.dx_stride_n
+#define PIXELS_H p.h_in
+#define PIXELS_W p.w_in
+#define KERNEL_H p.k
+#define KERNEL_W p.k
+#define STEP p.k
+#define DILATION 1u
+#define PAD_H 0u
+#define PAD_W 0u
+#define COLUMNS ((p.c_in + 3u) / 4u)
+#endif
+/* COLUMNS counts vec4 of a row of the weights. */
+
+/* What four finished sums need before they are stored; looked up once for each vec4 column. */
+struct column {
+    uint channel; /* of the first sum; DST_C or more: nothing to store */
+    uint tap_y, tap_x;
+    vec4 bias;
+};
+
+column column_find(uint number) {
+    column col;
+    uint taps = 0u;
+    col.channel = number * 4u;
+#if ROLE == ROLE_UPCONV_FWD
+    uint out_vec = (p.c_out + 3u) / 4u;
+    taps = number / out_vec;
+    col.channel = (number - taps * out_vec) * 4u;
+    col.tap_y = taps / p.k;
+    col.tap_x = taps - col.tap_y * p.k;
+#else
+    col.tap_y = 0u;
+    col.tap_x = 0u;
+#endif
+    if (number >= COLUMNS)
+        col.channel = DST_C;
+    col.bias = vec4(0.0);
+    if ((p.epilogue & EPILOGUE_BIAS) != 0u) {
+        [[unroll]] for (uint j = 0u; j < 4u; j++)
+            col.bias[j] = AT(aux, min(col.channel + j, DST_C - 1u));
+    }
+    return col;
+}
+
+/* Applies the epilogue to the four sums at a pixel and stores them. */
+void column_store(column col, uint image, uint y, uint x, vec4 sum) {
+#if ROLE == ROLE_UPCONV_FWD
+    uint dst_h = p.h_in * p.k, dst_w = p.w_in * p.k;
+    uint offset = (y * p.k + col.tap_y) * dst_w + x * p.k + col.tap_x;
+#else
+    uint dst_h = PIXELS_H, dst_w = PIXELS_W;
+    uint offset = y * dst_w + x;
+#endif
+    uint plane = dst_h * dst_w;
+    if ((p.epilogue & EPILOGUE_BIAS) != 0u)
+        sum += col.bias;
+    if ((p.epilogue & EPILOGUE_ACT) != 0u)
+        sum = mix(p.slope * sum, sum, greaterThan(sum, vec4(0.0)));
+    [[unroll]] for (uint j = 0u; j < 4u; j++) {
+        uint channel = col.channel + j;
+        if (channel < DST_C) {
+            float value = sum[j];
+            if ((p.epilogue & EPILOGUE_MASK) != 0u) {
+                float mask = AT(aux, image * p.aux_stride_n + channel * plane + offset);
+                value = mask > 0.0 ? value : p.slope * value;
+            }
+            AT(dst, image * DST_STRIDE_N + channel * plane + offset) = value;
+        }
+    }
+}
+
+#endif

@@ -1,0 +1,383 @@
+/*
+ * bench.c: see bench.h.
+ */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "common/rng.h"
+#include "compiler/emit.h"
+#include "compiler/lower.h"
+#include "compiler/passes.h"
+#include "tests/kernels/bench.h"
+
+#define UNIT_ROUNDOFF 0x1p-24
+#define GUARD_WORD 0xdeadbeefu
+#define SEED 77
+#define STEP 5
+#define TOTAL_STEPS 100
+
+void bench_init(struct bench *bench, uint64_t seed) {
+    memset(bench, 0, sizeof(*bench));
+    graph_init(&bench->graph, &bench->arena, "train_step");
+    bench->seed = seed;
+    bench->learning_rate = 0.25;
+}
+
+void bench_free(struct bench *bench) {
+    graph_free(&bench->graph);
+    vec_free(&bench->outputs);
+    vec_free(&bench->params);
+    arena_free(&bench->arena);
+}
+
+static const char *new_name(struct bench *bench, const char *stem) {
+    return arena_printf(&bench->arena, "%s%d", stem, bench->n_names++);
+}
+
+struct value *bench_input(struct bench *bench, struct shape shape) {
+    const char *name = new_name(bench, "in");
+    struct value *value = graph_value(&bench->graph, VALUE_INPUT, name, shape);
+    value->port = value->name;
+    return value;
+}
+
+struct value *bench_labels(struct bench *bench, struct shape shape, int n_classes) {
+    struct value *value = bench_input(bench, shape);
+    value->type = PLAN_TYPE_U32;
+    value->storage_channel = n_classes; /* kept here until the values are drawn */
+    return value;
+}
+
+struct value *bench_param(struct bench *bench, struct shape shape, bool is_bias, bool transposed) {
+    struct param *param = ARENA_NEW(&bench->arena, struct param);
+    *param = (struct param){.name = new_name(bench, "param"),
+                            .shape = shape,
+                            .is_bias = is_bias,
+                            .transposed = transposed,
+                            .init = PLAN_INIT_ZERO};
+    vec_push(&bench->params, param);
+    struct value *value = graph_value(&bench->graph, VALUE_PARAM, param->name, shape);
+    value->param = param;
+    return value;
+}
+
+struct value *bench_state(struct bench *bench, struct value *param, int index) {
+    const char *name = new_name(bench, "state");
+    struct value *value = graph_value(&bench->graph, VALUE_STATE, name, param->shape);
+    value->param = param->param;
+    value->state_index = index;
+    return value;
+}
+
+struct node *bench_node(struct bench *bench, enum op_kind op, struct value *const *inputs,
+                        int n_inputs, int n_outputs, struct attr attr) {
+    struct err err = {0};
+    struct node *node = NULL;
+    const char *name = new_name(bench, "node");
+    if (!graph_append(&bench->graph, op, name, n_outputs, inputs, n_inputs, &attr, &node, &err)) {
+        fail_msg("%s", err.text);
+    }
+    return node;
+}
+
+void bench_check(struct bench *bench, struct value *value, enum bench_bound bound, double terms) {
+    value->port = value->name;
+    vec_push(&bench->outputs,
+             ((struct bench_output){.value = value, .bound = bound, .terms = terms}));
+}
+
+void bench_check_param(struct bench *bench, struct value *param, int state, enum bench_bound bound,
+                       double terms) {
+    struct value *value = param;
+    for (size_t i = 0; state >= 0 && i < bench->graph.values.count; i++) {
+        struct value *other = bench->graph.values.items[i];
+        if (other->kind == VALUE_STATE && other->param == param->param &&
+            other->state_index == state) {
+            value = other;
+        }
+    }
+    vec_push(&bench->outputs,
+             ((struct bench_output){
+                 .value = value, .param = param, .state = state, .bound = bound, .terms = terms}));
+}
+
+/* Values in (-1, 1); second moments of Adam are positive, loss weights too, some of them zero. */
+static double draw(struct rng *rng, const struct value *value) {
+    if (value->type == PLAN_TYPE_U32) {
+        return rng_below(rng, (uint32_t)value->storage_channel);
+    }
+    double v = (float)rng_range(rng, -1, 1);
+    bool positive = value->kind == VALUE_STATE && value->state_index == 1;
+    return positive ? fabs(v) : v;
+}
+
+static void fill(struct bench *bench) {
+    size_t count = bench->graph.values.count;
+    bench->tensors = ARENA_ARRAY(&bench->arena, double *, count);
+    bench->magnitudes = ARENA_ARRAY(&bench->arena, double *, count);
+    for (size_t i = 0; i < count; i++) {
+        struct value *value = bench->graph.values.items[i];
+        if (value->kind == VALUE_TEMP) {
+            continue;
+        }
+        size_t elements = shape_elements(value->shape);
+        struct rng rng = rng_stream(bench->seed, (uint32_t)i, 0);
+        bench->tensors[i] = ARENA_ARRAY(&bench->arena, double, elements);
+        bench->magnitudes[i] = ARENA_ARRAY(&bench->arena, double, elements);
+        for (size_t e = 0; e < elements; e++) {
+            bench->tensors[i][e] = draw(&rng, value);
+            bench->magnitudes[i][e] = fabs(bench->tensors[i][e]);
+        }
+        if (value->type == PLAN_TYPE_U32) {
+            value->storage_channel = 0;
+        }
+    }
+}
+
+static void write_value(struct bench *bench, struct unet_session *session,
+                        const struct value *value) {
+    size_t elements = shape_elements(value->shape);
+    uint32_t *words = malloc(elements * 4);
+    for (size_t e = 0; e < elements; e++) {
+        float f = (float)bench->tensors[value->id][e];
+        if (value->type == PLAN_TYPE_U32) {
+            words[e] = (uint32_t)bench->tensors[value->id][e];
+        } else {
+            memcpy(&words[e], &f, 4);
+        }
+    }
+    struct err err = {0};
+    bool ok = true;
+    if (value->kind == VALUE_INPUT) {
+        ok = unet_session_write(session, "train_step", value->port, words, elements * 4, &err);
+    }
+    for (uint32_t p = 0; p < bench->params.count && value->kind != VALUE_INPUT; p++) {
+        if (bench->params.items[p] == value->param) {
+            int state = value->kind == VALUE_STATE ? value->state_index : -1;
+            ok = unet_session_write_param(session, p, state, (const float *)words, &err);
+        }
+    }
+    free(words);
+    if (!ok) {
+        fail_msg("%s", err.text);
+    }
+}
+
+static float *read_output(struct bench *bench, struct unet_session *session,
+                          const struct bench_output *output) {
+    size_t elements = shape_elements(output->value->shape);
+    float *data = malloc(elements * 4);
+    struct err err = {0};
+    bool ok = true;
+    if (!output->param) {
+        ok =
+            unet_session_read(session, "train_step", output->value->port, data, elements * 4, &err);
+    }
+    for (uint32_t p = 0; p < bench->params.count && output->param; p++) {
+        if (bench->params.items[p] == output->param->param) {
+            ok = unet_session_read_param(session, p, output->state, data, &err);
+        }
+    }
+    if (!ok) {
+        fail_msg("%s", err.text);
+    }
+    return data;
+}
+
+static double allowed_error(const struct bench *bench, const struct bench_output *output, size_t e,
+                            double largest) {
+    double ku = output->terms * UNIT_ROUNDOFF;
+    switch (output->bound) {
+    case BENCH_EXACT:
+        return 0;
+    case BENCH_SUM:
+        return ku / (1 - ku) * bench->magnitudes[output->value->id][e];
+    case BENCH_RELATIVE:
+        return ku * largest;
+    }
+    return 0;
+}
+
+static void compare_output(const struct bench *bench, const struct bench_output *output,
+                           const float *data) {
+    const double *truth = bench->tensors[output->value->id];
+    size_t elements = shape_elements(output->value->shape);
+    double largest = 0;
+    for (size_t e = 0; e < elements; e++) {
+        largest = fmax(largest, fabs(truth[e]));
+    }
+    for (size_t e = 0; e < elements; e++) {
+        double error = fabs((double)data[e] - truth[e]);
+        double allowed = allowed_error(bench, output, e, largest);
+        if (!(error <= allowed)) {
+            struct shape s = output->value->shape;
+            fail_msg("%s (%d x %d x %d x %d), element %zu: %.9g instead of %.9g; error %.3g, "
+                     "allowed %.3g",
+                     output->value->name, s.n, s.c, s.h, s.w, e, (double)data[e], truth[e], error,
+                     allowed);
+        }
+    }
+}
+
+/* Moves a tensor of the IO block and its views to offset_bytes; returns the next free place, one
+ * guard further. */
+static uint64_t move_tensor(struct plan_tensor *tensors, uint32_t count, uint32_t root,
+                            uint64_t offset_bytes) {
+    uint64_t old_bytes = tensors[root].offset_bytes;
+    for (uint32_t i = 0; i < count; i++) {
+        if (tensors[i].base == root) {
+            tensors[i].offset_bytes += offset_bytes - old_bytes;
+        }
+    }
+    return offset_bytes + align_up(tensors[root].size_bytes, PLAN_ALIGNMENT) + PLAN_ALIGNMENT;
+}
+
+/*
+ * Spreads the tensors of the IO block, with PLAN_ALIGNMENT bytes more between them, and makes all
+ * of floats views of one tensor, the fence, through which the words between them can be written and
+ * read. Labels, of another type and never written, come after it.
+ */
+static uint32_t add_fence(struct plan *plan) {
+    struct plan_tensor *tensors =
+        ARENA_ARRAY(&plan->arena, struct plan_tensor, plan->n_tensors + 1);
+    uint32_t fence = plan->n_tensors;
+    uint64_t end_bytes = PLAN_ALIGNMENT, fence_bytes = 0;
+    memcpy(tensors, plan->tensors, plan->n_tensors * sizeof(*tensors));
+    for (int type = PLAN_TYPE_F32; type <= PLAN_TYPE_U32; type++) {
+        for (uint32_t i = 0; i < plan->n_tensors; i++) {
+            bool root = tensors[i].block == PLAN_BLOCK_IO && tensors[i].base == i;
+            if (root && (int)tensors[i].type == type) {
+                end_bytes = move_tensor(tensors, plan->n_tensors, i, end_bytes);
+            }
+        }
+        fence_bytes = type == PLAN_TYPE_F32 ? end_bytes : fence_bytes;
+    }
+    for (uint32_t i = 0; i < plan->n_tensors; i++) {
+        if (tensors[i].block == PLAN_BLOCK_IO && tensors[i].type == PLAN_TYPE_F32) {
+            tensors[i].base = fence;
+        }
+    }
+    tensors[fence] = (struct plan_tensor){.name = "fence",
+                                          .block = PLAN_BLOCK_IO,
+                                          .layout = PLAN_LAYOUT_FLAT,
+                                          .shape = {1, 1, 1, (int32_t)(fence_bytes / 4)},
+                                          .base = fence,
+                                          .size_bytes = fence_bytes};
+    plan->block_bytes[PLAN_BLOCK_IO] = end_bytes;
+    plan->tensors = tensors;
+    plan->n_tensors++;
+    return fence;
+}
+
+/* Every word of the fence outside its tensors must still be the guard word. */
+static void check_guards(const struct plan *plan, uint32_t fence, const uint32_t *words) {
+    uint64_t n_words = plan->tensors[fence].size_bytes / 4;
+    bool *inside = calloc(n_words, sizeof(bool));
+    for (uint32_t i = 0; i < plan->n_tensors; i++) {
+        const struct plan_tensor *t = &plan->tensors[i];
+        if (t->base == fence && i != fence) {
+            memset(inside + t->offset_bytes / 4, 1, t->size_bytes / 4);
+        }
+    }
+    for (uint64_t w = 0; w < n_words; w++) {
+        if (!inside[w] && words[w] != GUARD_WORD) {
+            fail_msg("guard word at byte %llu of the block was overwritten with %08x",
+                     (unsigned long long)w * 4, words[w]);
+        }
+    }
+    free(inside);
+}
+
+static void write_inputs(struct bench *bench, struct unet_session *session, uint32_t fence,
+                         uint32_t *words, uint64_t n_words) {
+    struct err err = {0};
+    for (uint64_t w = 0; w < n_words; w++) {
+        words[w] = GUARD_WORD;
+    }
+    if (!unet_session_write_tensor(session, fence, words, &err)) {
+        fail_msg("%s", err.text);
+    }
+    for (size_t i = 0; i < bench->graph.values.count; i++) {
+        if (bench->graph.values.items[i]->kind != VALUE_TEMP) {
+            write_value(bench, session, bench->graph.values.items[i]);
+        }
+    }
+}
+
+static void run_once(struct bench *bench, struct unet_session *session, const struct plan *plan,
+                     uint32_t fence, float **results) {
+    struct err err = {0};
+    uint64_t n_words = plan->tensors[fence].size_bytes / 4;
+    uint32_t *words = malloc(n_words * 4);
+    write_inputs(bench, session, fence, words, n_words);
+    if (!unet_session_set_step(session, SEED, STEP, TOTAL_STEPS, (float)bench->learning_rate,
+                               &err) ||
+        !unet_session_run(session, "train_step", &err) ||
+        !unet_session_read_tensor(session, fence, words, &err)) {
+        fail_msg("%s", err.text);
+    }
+    check_guards(plan, fence, words);
+    free(words);
+    for (size_t i = 0; i < bench->outputs.count; i++) {
+        results[i] = read_output(bench, session, &bench->outputs.items[i]);
+    }
+}
+
+static void interpret(struct bench *bench) {
+    struct interpret_context context = {
+        .seed = SEED, .step = STEP, .learning_rate = bench->learning_rate};
+    double **runs[] = {bench->tensors, bench->magnitudes};
+    for (size_t i = 0; i < ARRAY_LEN(runs); i++) {
+        interpret_run(&bench->graph, runs[i], &context, &bench->arena);
+    }
+}
+
+static void run_session(struct bench *bench, struct unet_device *device, const struct plan *plan,
+                        uint32_t fence) {
+    struct err err = {0};
+    struct unet_session *session;
+    if (!unet_session_open(device, plan, NULL, &session, &err)) {
+        fail_msg("%s", err.text);
+    }
+    float **first = calloc(bench->outputs.count, sizeof(float *));
+    float **second = calloc(bench->outputs.count, sizeof(float *));
+    run_once(bench, session, plan, fence, first);
+    run_once(bench, session, plan, fence, second);
+    interpret(bench); /* last: updating operations change the values that the device is given */
+    for (size_t i = 0; i < bench->outputs.count; i++) {
+        const struct bench_output *output = &bench->outputs.items[i];
+        compare_output(bench, output, first[i]);
+        assert_memory_equal(first[i], second[i], shape_elements(output->value->shape) * 4);
+        free(first[i]);
+        free(second[i]);
+    }
+    free(first);
+    free(second);
+    unet_session_close(session);
+}
+
+void bench_run(struct bench *bench, struct unet_device *device) {
+    struct err err = {0};
+    fill(bench);
+    if (!graph_check(&bench->graph, &err)) {
+        fail_msg("%s", err.text);
+    }
+    const struct graph *graph = &bench->graph;
+    struct plan *plan =
+        emit_plan(&graph, 1, bench->params.items, bench->params.count, bench->optimiser);
+    plan->model.optimiser = bench->optimiser;
+    plan->model.beta1 = BENCH_BETA1;
+    plan->model.beta2 = BENCH_BETA2;
+    plan->model.name = plan->model.source = plan->model.overrides = "bench";
+    uint32_t fence = add_fence(plan);
+    if (!plan_verify(plan, NULL, &err)) {
+        fail_msg("%s", err.text);
+    }
+    run_session(bench, device, plan, fence);
+    plan_free(plan);
+}

@@ -1,0 +1,368 @@
+/*
+ * test_kernels.c: every kernel on the device against the reference of its operation, over odd and
+ * even sizes, 1 to 33 channels, the edges of tiles, batches, padding and dilation. Sums are judged
+ * by their a-priori bound, gamma(k) * sum |a||b| with k the length of the sum (Higham, Accuracy and
+ * Stability of Numerical Algorithms, section 3.1).
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#include "tests/kernels/bench.h"
+
+static struct unet_device *device;
+
+struct conv_case {
+    int n, c_in, c_out, h, w, kh, kw, pad_h, pad_w, dilation;
+    bool bias, act;
+    float slope;
+};
+
+static const struct conv_case conv_cases[] = {
+    {1, 1, 1, 3, 3, 3, 3, 0, 0, 1, true, true, 0},
+    {1, 1, 16, 37, 35, 3, 3, 0, 0, 1, true, true, 0},
+    {1, 3, 5, 8, 66, 3, 3, 0, 0, 1, true, false, 0},
+    {1, 16, 16, 14, 67, 3, 3, 0, 0, 1, true, true, 0},
+    {2, 4, 33, 9, 18, 3, 3, 0, 0, 1, true, true, 0.1f},
+    {2, 33, 4, 10, 17, 3, 3, 1, 1, 1, true, true, 0},
+    {1, 32, 32, 12, 33, 3, 3, 1, 1, 1, false, false, 0},
+    {1, 17, 31, 21, 130, 3, 3, 0, 0, 1, true, true, 0},
+    {1, 64, 8, 7, 7, 3, 3, 1, 1, 1, true, true, 0},
+    {1, 2, 2, 11, 13, 1, 1, 0, 0, 1, true, false, 0},
+    {1, 16, 2, 33, 65, 1, 1, 0, 0, 1, true, false, 0},
+    {2, 5, 6, 12, 14, 5, 5, 2, 2, 1, true, true, 0},
+    {1, 3, 4, 16, 15, 4, 4, 0, 0, 1, true, true, 0},
+    {1, 6, 7, 20, 22, 3, 3, 0, 0, 2, true, true, 0},
+    {1, 2, 3, 9, 30, 1, 5, 0, 2, 1, true, false, 0},
+    {1, 2, 3, 30, 9, 5, 1, 2, 0, 1, true, false, 0},
+    {1, 4, 8, 25, 25, 4, 4, 0, 0, 4, true, true, 0},
+    {3, 8, 12, 6, 5, 3, 3, 0, 0, 1, true, true, 0.25f},
+    {1, 40, 24, 6, 6, 3, 3, 2, 2, 1, false, true, 0},
+};
+
+static struct attr conv_attr(const struct conv_case *c) {
+    return (struct attr){.kh = c->kh,
+                         .kw = c->kw,
+                         .pad_h = c->pad_h,
+                         .pad_w = c->pad_w,
+                         .dilation = c->dilation,
+                         .act = c->act,
+                         .slope = c->slope};
+}
+
+static struct shape conv_output(const struct conv_case *c) {
+    return (struct shape){c->n, c->c_out, c->h + 2 * c->pad_h - c->dilation * (c->kh - 1),
+                          c->w + 2 * c->pad_w - c->dilation * (c->kw - 1)};
+}
+
+static void finish(struct bench *bench) {
+    bench_run(bench, device);
+    bench_free(bench);
+}
+
+static void conv_forward(void **state) {
+    (void)state;
+    struct bench bench;
+    bench_init(&bench, 1);
+    for (size_t i = 0; i < ARRAY_LEN(conv_cases); i++) {
+        const struct conv_case *c = &conv_cases[i];
+        struct value *inputs[] = {
+            bench_input(&bench, (struct shape){c->n, c->c_in, c->h, c->w}),
+            bench_param(&bench, (struct shape){c->c_out, c->c_in, c->kh, c->kw}, false, false),
+            c->bias ? bench_param(&bench, (struct shape){1, c->c_out, 1, 1}, true, false) : NULL};
+        struct node *node = bench_node(&bench, OP_CONV, inputs, c->bias ? 3 : 2, 1, conv_attr(c));
+        bench_check(&bench, node->outputs[0], BENCH_SUM, c->c_in * c->kh * c->kw + 2);
+    }
+    finish(&bench);
+}
+
+static void conv_data_gradient(void **state) {
+    (void)state;
+    struct bench bench;
+    bench_init(&bench, 2);
+    for (size_t i = 0; i < ARRAY_LEN(conv_cases); i++) {
+        const struct conv_case *c = &conv_cases[i];
+        struct attr attr = conv_attr(c);
+        attr.shape = (struct shape){c->n, c->c_in, c->h, c->w};
+        struct value *inputs[] = {
+            bench_input(&bench, conv_output(c)),
+            bench_param(&bench, (struct shape){c->c_out, c->c_in, c->kh, c->kw}, false, false),
+            c->act ? bench_input(&bench, attr.shape) : NULL};
+        struct node *node = bench_node(&bench, OP_CONV_DGRAD, inputs, c->act ? 3 : 2, 1, attr);
+        bench_check(&bench, node->outputs[0], BENCH_SUM, c->c_out * c->kh * c->kw + 2);
+    }
+    finish(&bench);
+}
+
+/* The gradient is read back as the momentum of a step that started from zero momentum: m = 0.9 * m
+ * + g. */
+static void check_gradient(struct bench *bench, struct value *gradient, struct value *param,
+                           double terms) {
+    struct value *inputs[] = {param, gradient, bench_state(bench, param, 0)};
+    bench_node(bench, OP_SGD, inputs, 3, 0, (struct attr){.momentum = 0.5f});
+    bench_check_param(bench, param, 0, BENCH_SUM, terms + 2);
+}
+
+static void conv_weight_gradient(void **state) {
+    (void)state;
+    struct bench bench;
+    bench_init(&bench, 3);
+    for (size_t i = 0; i < ARRAY_LEN(conv_cases); i++) {
+        const struct conv_case *c = &conv_cases[i];
+        struct shape out = conv_output(c);
+        struct attr attr = conv_attr(c);
+        attr.act = false;
+        attr.shape = (struct shape){c->c_out, c->c_in, c->kh, c->kw};
+        struct value *w = bench_param(&bench, attr.shape, false, false);
+        struct value *inputs[] = {bench_input(&bench, (struct shape){c->n, c->c_in, c->h, c->w}),
+                                  bench_input(&bench, out)};
+        struct node *node = bench_node(&bench, OP_CONV_WGRAD, inputs, 2, 1, attr);
+        check_gradient(&bench, node->outputs[0], w, (double)out.n * out.h * out.w);
+        struct value *bias = bench_param(&bench, (struct shape){1, c->c_out, 1, 1}, true, false);
+        struct node *bias_node =
+            bench_node(&bench, OP_BIAS_GRAD, &inputs[1], 1, 1, (struct attr){0});
+        check_gradient(&bench, bias_node->outputs[0], bias, (double)out.n * out.h * out.w);
+    }
+    finish(&bench);
+}
+
+struct upconv_case {
+    int n, c_in, c_out, h, w, k;
+    bool act;
+};
+
+static const struct upconv_case upconv_cases[] = {
+    {1, 1, 1, 1, 1, 2, false},    {1, 16, 8, 9, 33, 2, false}, {2, 7, 5, 6, 11, 2, true},
+    {1, 32, 16, 17, 70, 2, true}, {1, 33, 17, 5, 4, 3, false}, {1, 2, 2, 3, 5, 8, false},
+    {1, 4, 4, 8, 8, 4, true},     {1, 64, 32, 7, 7, 2, false}, {3, 5, 6, 2, 3, 1, false},
+};
+
+static void upconv_all(void **state) {
+    (void)state;
+    struct bench bench;
+    bench_init(&bench, 4);
+    for (size_t i = 0; i < ARRAY_LEN(upconv_cases); i++) {
+        const struct upconv_case *c = &upconv_cases[i];
+        struct shape in = {c->n, c->c_in, c->h, c->w};
+        struct shape out = {c->n, c->c_out, c->h * c->k, c->w * c->k};
+        struct attr attr = {.kh = c->k, .kw = c->k, .stride = c->k, .act = c->act, .slope = 0.1f};
+        struct value *w =
+            bench_param(&bench, (struct shape){c->c_in, c->c_out, c->k, c->k}, false, true);
+        struct value *x = bench_input(&bench, in), *dy = bench_input(&bench, out);
+        struct value *forward[] = {
+            x, w, bench_param(&bench, (struct shape){1, c->c_out, 1, 1}, true, false)};
+        struct node *node = bench_node(&bench, OP_UPCONV, forward, 3, 1, attr);
+        bench_check(&bench, node->outputs[0], BENCH_SUM, c->c_in + 2);
+        struct attr data = attr;
+        data.shape = in;
+        struct value *backward[] = {dy, w, c->act ? bench_input(&bench, in) : NULL};
+        node = bench_node(&bench, OP_UPCONV_DGRAD, backward, c->act ? 3 : 2, 1, data);
+        bench_check(&bench, node->outputs[0], BENCH_SUM, c->c_out * c->k * c->k + 2);
+    }
+    finish(&bench);
+}
+
+static void upconv_weight_gradient(void **state) {
+    (void)state;
+    struct bench bench;
+    bench_init(&bench, 5);
+    for (size_t i = 0; i < ARRAY_LEN(upconv_cases); i++) {
+        const struct upconv_case *c = &upconv_cases[i];
+        struct attr attr = {
+            .kh = c->k, .kw = c->k, .stride = c->k, .shape = {c->c_in, c->c_out, c->k, c->k}};
+        struct value *w = bench_param(&bench, attr.shape, false, true);
+        struct value *inputs[] = {
+            bench_input(&bench, (struct shape){c->n, c->c_in, c->h, c->w}),
+            bench_input(&bench, (struct shape){c->n, c->c_out, c->h * c->k, c->w * c->k})};
+        struct node *node = bench_node(&bench, OP_UPCONV_WGRAD, inputs, 2, 1, attr);
+        check_gradient(&bench, node->outputs[0], w, (double)c->n * c->h * c->w);
+    }
+    finish(&bench);
+}
+
+static void pooling(void **state) {
+    (void)state;
+    static const struct {
+        int n, c, h, w, kernel, stride, dilation;
+    } cases[] = {{1, 1, 2, 2, 2, 2, 1},   {1, 3, 64, 66, 2, 2, 1}, {2, 5, 9, 13, 2, 2, 1},
+                 {1, 2, 15, 16, 3, 3, 1}, {1, 4, 12, 19, 2, 1, 1}, {1, 2, 20, 21, 2, 1, 4},
+                 {2, 3, 11, 17, 3, 2, 1}, {1, 33, 6, 130, 2, 2, 1}};
+    struct bench bench;
+    bench_init(&bench, 6);
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct attr attr = {.kh = cases[i].kernel,
+                            .kw = cases[i].kernel,
+                            .stride = cases[i].stride,
+                            .dilation = cases[i].dilation};
+        struct shape in = {cases[i].n, cases[i].c, cases[i].h, cases[i].w};
+        struct value *x = bench_input(&bench, in);
+        struct node *node = bench_node(&bench, OP_MAXPOOL, &x, 1, 1, attr);
+        bench_check(&bench, node->outputs[0], BENCH_EXACT, 0);
+        attr.shape = in;
+        struct value *inputs[] = {x, bench_input(&bench, node->outputs[0]->shape)};
+        node = bench_node(&bench, OP_MAXPOOL_GRAD, inputs, 2, 1, attr);
+        bench_check(&bench, node->outputs[0], BENCH_RELATIVE, cases[i].kernel * cases[i].kernel);
+    }
+    finish(&bench);
+}
+
+static void pointwise(void **state) {
+    (void)state;
+    static const struct shape shapes[] = {
+        {1, 1, 1, 1}, {1, 3, 7, 5}, {2, 33, 9, 11}, {1, 8, 64, 65}, {3, 2, 1, 130}};
+    struct bench bench;
+    bench_init(&bench, 7);
+    for (size_t i = 0; i < ARRAY_LEN(shapes); i++) {
+        struct shape s = shapes[i];
+        struct value *a = bench_input(&bench, s), *b = bench_input(&bench, s);
+        struct value *pair[] = {a, b};
+        struct attr leaky = {.slope = 0.1f};
+        bench_check(&bench, bench_node(&bench, OP_ACT, &a, 1, 1, (struct attr){0})->outputs[0],
+                    BENCH_EXACT, 0);
+        bench_check(&bench, bench_node(&bench, OP_ACT, &a, 1, 1, leaky)->outputs[0], BENCH_RELATIVE,
+                    1);
+        bench_check(&bench, bench_node(&bench, OP_ACT_GRAD, pair, 2, 1, leaky)->outputs[0],
+                    BENCH_RELATIVE, 1);
+        bench_check(&bench, bench_node(&bench, OP_ADD, pair, 2, 1, (struct attr){0})->outputs[0],
+                    BENCH_SUM, 1);
+        struct attr dropout = {.rate = 0.3f, .layer = (int)i};
+        bench_check(&bench, bench_node(&bench, OP_DROPOUT, &a, 1, 1, dropout)->outputs[0],
+                    BENCH_RELATIVE, 4);
+    }
+    finish(&bench);
+}
+
+/* A concatenation inside the arena, copied out whole. */
+static void check_concat(struct bench *bench, struct value *const *parts, int count) {
+    struct value *joined =
+        bench_node(bench, OP_CONCAT, parts, count, 1, (struct attr){0})->outputs[0];
+    struct attr whole = {.shape = joined->shape};
+    struct node *copy = bench_node(bench, OP_CROP, &joined, 1, 1, whole);
+    bench_check(bench, copy->outputs[0], BENCH_EXACT, 0);
+}
+
+static void regions(void **state) {
+    (void)state;
+    struct bench bench;
+    bench_init(&bench, 8);
+    struct shape in = {2, 5, 13, 18};
+    struct value *x = bench_input(&bench, in);
+    struct attr crop = {.top = 3, .left = 4, .shape = {2, 5, 6, 7}};
+    struct node *node = bench_node(&bench, OP_CROP, &x, 1, 1, crop);
+    bench_check(&bench, node->outputs[0], BENCH_EXACT, 0);
+    struct value *dy = bench_input(&bench, node->outputs[0]->shape);
+    struct value *gradient[] = {dy, bench_input(&bench, in)};
+    struct attr crop_grad = {.top = 3, .left = 4, .shape = in};
+    bench_check(&bench, bench_node(&bench, OP_CROP_GRAD, gradient, 1, 1, crop_grad)->outputs[0],
+                BENCH_EXACT, 0);
+    bench_check(&bench, bench_node(&bench, OP_CROP_GRAD, gradient, 2, 1, crop_grad)->outputs[0],
+                BENCH_SUM, 1);
+    struct value *parts[] = {bench_input(&bench, (struct shape){2, 3, 5, 7}),
+                             bench_input(&bench, (struct shape){2, 1, 5, 7}),
+                             bench_input(&bench, (struct shape){2, 33, 5, 7})};
+    check_concat(&bench, parts, 3);
+    struct value *aligned[] = {bench_input(&bench, (struct shape){2, 4, 8, 8}),
+                               bench_input(&bench, (struct shape){2, 3, 8, 8})};
+    check_concat(&bench, aligned, 2);
+    struct attr slice = {.channel = 1, .shape = {2, 3, 13, 18}};
+    bench_check(&bench, bench_node(&bench, OP_SLICE, &x, 1, 1, slice)->outputs[0], BENCH_EXACT, 0);
+    finish(&bench);
+}
+
+/* Exponentials and logarithms: Vulkan allows 3 + 2|x| ulp for exp and 3 ulp for log; |x| < 2 here
+   after subtracting the largest logit, so 16 units of 2^-24 a term and one per addition. */
+static void softmax_and_loss(void **state) {
+    (void)state;
+    static const struct shape shapes[] = {
+        {1, 2, 1, 1}, {1, 2, 37, 41}, {2, 3, 33, 32}, {1, 7, 5, 9}};
+    struct bench bench;
+    bench_init(&bench, 9);
+    for (size_t i = 0; i < ARRAY_LEN(shapes); i++) {
+        struct shape s = shapes[i], map = {s.n, 1, s.h, s.w};
+        struct value *logits = bench_input(&bench, s);
+        struct node *node = bench_node(&bench, OP_SOFTMAX, &logits, 1, 1, (struct attr){0});
+        bench_check(&bench, node->outputs[0], BENCH_RELATIVE, 32 + s.c);
+        struct value *raw = bench_input(&bench, map);
+        struct value *weights =
+            bench_node(&bench, OP_ACT, &raw, 1, 1, (struct attr){0})->outputs[0]; /* >= 0 */
+        struct value *inputs[] = {logits, bench_labels(&bench, map, s.c), weights};
+        node = bench_node(&bench, OP_SOFTMAX_LOSS, inputs, 3, 2, (struct attr){0});
+        bench_check(&bench, node->outputs[0], BENCH_RELATIVE, 32 + s.c);
+        bench_check(&bench, node->outputs[1], BENCH_RELATIVE, 32 + s.c + s.n * s.h * s.w);
+        struct value *backward[] = {node->outputs[0], inputs[1], weights, node->outputs[1]};
+        node = bench_node(&bench, OP_SOFTMAX_LOSS_GRAD, backward, 4, 1, (struct attr){0});
+        bench_check(&bench, node->outputs[0], BENCH_RELATIVE, 64 + s.c + s.n * s.h * s.w);
+    }
+    finish(&bench);
+}
+
+static void check_optimiser(enum plan_optimiser optimiser) {
+    bool adam = optimiser == PLAN_OPTIMISER_ADAM;
+    struct bench bench;
+    bench_init(&bench, 10);
+    bench.optimiser = optimiser;
+    for (int i = 0; i < 4; i++) {
+        struct shape s = {3 + i, 5, 3, 3};
+        struct value *pair[] = {bench_input(&bench, (struct shape){1, 5, 6, 7}),
+                                bench_input(&bench, (struct shape){1, s.n, 4, 5})};
+        struct attr attr = {.kh = 3, .kw = 3, .dilation = 1, .shape = s};
+        struct value *g = bench_node(&bench, OP_CONV_WGRAD, pair, 2, 1, attr)->outputs[0];
+        struct value *w = bench_param(&bench, s, false, false);
+        struct value *inputs[] = {w, g, bench_state(&bench, w, 0),
+                                  adam ? bench_state(&bench, w, 1) : NULL};
+        struct attr update = {.momentum = 0.99f,
+                              .beta1 = BENCH_BETA1,
+                              .beta2 = BENCH_BETA2,
+                              .epsilon = 1e-8f,
+                              .decay = 0.01f};
+        bench_node(&bench, adam ? OP_ADAM : OP_SGD, inputs, adam ? 4 : 3, 0, update);
+        /* The sum of 20 products, then about ten roundings; Adam divides by a root. */
+        bench_check_param(&bench, w, 0, BENCH_RELATIVE, 64);
+        bench_check_param(&bench, w, -1, BENCH_RELATIVE, 256);
+        if (adam) {
+            bench_check_param(&bench, w, 1, BENCH_RELATIVE, 64);
+        }
+    }
+    finish(&bench);
+}
+
+static void sgd(void **state) {
+    (void)state;
+    check_optimiser(PLAN_OPTIMISER_SGD);
+}
+
+static void adam(void **state) {
+    (void)state;
+    check_optimiser(PLAN_OPTIMISER_ADAM);
+}
+
+int main(void) {
+    struct err err = {0};
+    if (!unet_device_open(NULL, &device, &err)) {
+        fprintf(stderr, "test_kernels: %s\n", err.text);
+        return 1;
+    }
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(conv_forward),
+        cmocka_unit_test(conv_data_gradient),
+        cmocka_unit_test(conv_weight_gradient),
+        cmocka_unit_test(upconv_all),
+        cmocka_unit_test(upconv_weight_gradient),
+        cmocka_unit_test(pooling),
+        cmocka_unit_test(pointwise),
+        cmocka_unit_test(regions),
+        cmocka_unit_test(softmax_and_loss),
+        cmocka_unit_test(sgd),
+        cmocka_unit_test(adam),
+    };
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    uint32_t messages = unet_device_validation_count(device);
+    unet_device_close(device);
+    if (messages) {
+        fprintf(stderr, "test_kernels: %u validation messages\n", messages);
+    }
+    return failed || messages;
+}

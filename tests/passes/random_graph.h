@@ -1,0 +1,46 @@
+/*
+ * random_graph.h: graphs for tests: builders for the layers of a network, a generator of small
+ * random ones, tensors to run them on, and the comparison "same results before and after a pass".
+ *
+ * Tensors are filled by name, so a graph built again from the same seed and then changed by passes
+ * gets the same inputs, parameters and states as the unchanged one.
+ */
+#ifndef UNET_TESTS_RANDOM_GRAPH_H
+#define UNET_TESTS_RANDOM_GRAPH_H
+
+#include "compiler/ir.h"
+
+/* Builders. Each appends one node, makes the parameters it needs, and returns the node's first
+   output; a shape rule that objects ends the program with its message. Layers are named after
+   their number: "conv3". */
+struct value *net_input(struct graph *graph, int n, int c, int h, int w); /* port "image" */
+struct value *net_conv(struct graph *graph, struct value *x, int c_out, bool bias,
+                       const struct attr *attr); /* kh, kw 0: 3; dilation 0: 1 */
+struct value *net_upconv(struct graph *graph, struct value *x, int c_out, bool bias,
+                         const struct attr *attr); /* kh 0: 2 */
+struct value *net_act(struct graph *graph, struct value *x, float slope);
+struct value *net_maxpool(struct graph *graph, struct value *x, int kernel, int stride,
+                          int dilation);
+struct value *net_crop(struct graph *graph, struct value *x, int top, int left, int h, int w);
+struct value *net_concat(struct graph *graph, struct value *const *inputs, int n_inputs);
+struct value *net_add(struct graph *graph, struct value *a, struct value *b);
+struct value *net_dropout(struct graph *graph, struct value *x, float rate, int layer);
+/* The loss over these logits, with ports "labels", "weights" and "loss"; returns its node. */
+struct node *net_loss(struct graph *graph, struct value *logits);
+
+/* A forward graph of 5 to 14 layers of all kinds with branches, values used several times and every
+   parameter reaching the loss. The same seed gives the same graph. Initialises the graph. */
+void random_graph_build(struct graph *graph, struct arena *arena, uint64_t seed);
+
+/* An entry per value: inputs, parameters and states filled, the others NULL. */
+double **random_graph_tensors(const struct graph *graph, uint64_t seed, struct arena *arena);
+
+/*
+ * After both have run: every output port, parameter and state of a exists in b and holds the same
+ * numbers, |x - y| <= tolerance * max(1, |x|). Otherwise false and *why names the first difference
+ * (static storage, valid until the next call).
+ */
+bool random_graph_same(const struct graph *a, double *const *a_tensors, const struct graph *b,
+                       double *const *b_tensors, double tolerance, const char **why);
+
+#endif

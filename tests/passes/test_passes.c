@@ -1,0 +1,223 @@
+/*
+ * test_passes.c: every pass leaves the results of a program unchanged. Random training graphs are
+ * run by the interpreter before and after each pass; after skip and inplace, values that share
+ * memory really share it here, and memory starts as NaN, so that a value overwritten too early or
+ * read too early changes the result.
+ */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#include "compiler/passes.h"
+#include "tests/passes/random_graph.h"
+
+#define N_GRAPHS 150
+
+static const struct interpret_context context = {.seed = 3, .step = 7, .learning_rate = 0.1};
+
+static void build_training_graph(struct graph *graph, struct arena *arena, uint64_t seed) {
+    struct err err = {0};
+    struct autodiff_result gradients;
+    struct model model = {
+        .momentum = 0.9f, .beta1 = 0.9f, .beta2 = 0.99f, .epsilon = 1e-8f, .weight_decay = 0.01f};
+    model.settings.optimiser = seed % 2 ? PLAN_OPTIMISER_SGD : PLAN_OPTIMISER_ADAM;
+    random_graph_build(graph, arena, seed);
+    if (!autodiff_run(graph, &gradients, &err)) {
+        fail_msg("seed %llu: %s", (unsigned long long)seed, err.text);
+    }
+    update_run(graph, &model, &gradients);
+    vec_free(&gradients.params);
+    vec_free(&gradients.gradients);
+}
+
+/* Gives every temporary memory full of NaN, shared as storage says. A view of one channel range
+   among several images is not contiguous, so sharing is checked on graphs of one image. */
+static void share_memory(const struct graph *graph, double **tensors, struct arena *arena) {
+    for (int pass = 0; pass < 2; pass++) {
+        for (size_t i = 0; i < graph->values.count; i++) {
+            struct value *value = graph->values.items[i];
+            bool view = value->storage && value->shape.n == 1;
+            if (value->kind != VALUE_TEMP || view != (pass == 1)) {
+                continue;
+            }
+            size_t count = shape_elements(value->shape);
+            if (view) {
+                size_t plane = (size_t)value->shape.h * (size_t)value->shape.w;
+                tensors[i] = tensors[value->storage->id] + (size_t)value->storage_channel * plane;
+                continue;
+            }
+            tensors[i] = ARENA_ARRAY(arena, double, count);
+            for (size_t e = 0; e < count; e++) {
+                tensors[i][e] = NAN;
+            }
+        }
+    }
+}
+
+static void check_after(void (*const *passes)(struct graph *), size_t n_passes, uint64_t seed) {
+    struct arena arena = {0};
+    struct graph plain, changed;
+    struct err err = {0};
+    const char *why = "";
+    build_training_graph(&plain, &arena, seed);
+    build_training_graph(&changed, &arena, seed);
+    for (size_t i = 0; i < n_passes; i++) {
+        passes[i](&changed);
+        if (!graph_check(&changed, &err)) {
+            fail_msg("seed %llu, pass %zu: %s", (unsigned long long)seed, i, err.text);
+        }
+    }
+    double **a = random_graph_tensors(&plain, seed, &arena);
+    double **b = random_graph_tensors(&changed, seed, &arena);
+    share_memory(&changed, b, &arena);
+    interpret_run(&plain, a, &context, &arena);
+    interpret_run(&changed, b, &context, &arena);
+    if (!random_graph_same(&plain, a, &changed, b, 0, &why)) {
+        fail_msg("seed %llu: %s", (unsigned long long)seed, why);
+    }
+    graph_free(&plain);
+    graph_free(&changed);
+    arena_free(&arena);
+}
+
+static void (*const all_passes[])(struct graph *) = {fuse_run, order_run, skip_run, inplace_run};
+
+static void check_prefix(size_t n_passes) {
+    for (uint64_t seed = 0; seed < N_GRAPHS; seed++) {
+        check_after(all_passes, n_passes, seed);
+    }
+}
+
+static void fuse_keeps_results(void **state) {
+    (void)state;
+    check_prefix(1);
+}
+
+static void order_keeps_results(void **state) {
+    (void)state;
+    check_prefix(2);
+}
+
+static void skip_keeps_results(void **state) {
+    (void)state;
+    check_prefix(3);
+}
+
+static void inplace_keeps_results(void **state) {
+    (void)state;
+    check_prefix(4);
+}
+
+/* ---- what the passes are for ---- */
+
+static int count_op(const struct graph *graph, enum op_kind op) {
+    int count = 0;
+    for (size_t i = 0; i < graph->nodes.count; i++) {
+        count += graph->nodes.items[i]->op == op;
+    }
+    return count;
+}
+
+/* Two levels of a U-Net: a skip connection cropped and concatenated after an up-convolution. */
+static void build_unet(struct graph *graph, struct arena *arena) {
+    struct err err = {0};
+    struct attr none = {0};
+    graph_init(graph, arena, "train_step");
+    struct value *x = net_input(graph, 1, 1, 28, 28);
+    struct value *skip = net_act(graph, net_conv(graph, x, 8, true, &none), 0); /* 26 */
+    struct value *low = net_maxpool(graph, skip, 2, 2, 1);                      /* 13 */
+    low = net_act(graph, net_conv(graph, low, 16, true, &none), 0);             /* 11 */
+    low = net_act(graph, net_conv(graph, low, 16, true, &none), 0);             /* 9 -> 8 */
+    low = net_crop(graph, low, 0, 0, 8, 8);
+    struct value *up = net_upconv(graph, low, 8, true, &none); /* 16 */
+    struct value *parts[] = {up, net_crop(graph, skip, 5, 5, 16, 16)};
+    struct value *joined = net_concat(graph, parts, 2);
+    struct value *last = net_act(graph, net_conv(graph, joined, 8, true, &none), 0);
+    struct attr one = {.kh = 1, .kw = 1};
+    net_loss(graph, net_conv(graph, last, 2, true, &one));
+    struct autodiff_result gradients;
+    struct model model = {.momentum = 0.9f};
+    if (!autodiff_run(graph, &gradients, &err)) {
+        fail_msg("%s", err.text);
+    }
+    update_run(graph, &model, &gradients);
+    vec_free(&gradients.params);
+    vec_free(&gradients.gradients);
+}
+
+static void fuse_removes_separate_activations(void **state) {
+    (void)state;
+    struct arena arena = {0};
+    struct graph graph;
+    build_unet(&graph, &arena);
+    assert_int_equal(count_op(&graph, OP_ACT), 4);
+    assert_int_equal(count_op(&graph, OP_ACT_GRAD), 4);
+    fuse_run(&graph);
+    assert_int_equal(count_op(&graph, OP_ACT), 0);
+    /* Left: after the uncropped gradient of the middle, and where the skip's two gradients meet. */
+    assert_int_equal(count_op(&graph, OP_ACT_GRAD), 2);
+    assert_int_equal(count_op(&graph, OP_ADD), 0);
+    graph_free(&graph);
+    arena_free(&arena);
+}
+
+static void order_frees_gradients_early(void **state) {
+    (void)state;
+    struct arena arena = {0};
+    struct graph graph;
+    build_unet(&graph, &arena);
+    fuse_run(&graph);
+    order_run(&graph);
+    size_t last_gradient = 0, first_update = SIZE_MAX;
+    for (size_t i = 0; i < graph.nodes.count; i++) {
+        enum op_kind op = graph.nodes.items[i]->op;
+        last_gradient = op == OP_CONV_WGRAD ? i : last_gradient;
+        first_update = op == OP_SGD && first_update == SIZE_MAX ? i : first_update;
+    }
+    assert_true(first_update < last_gradient);
+    graph_free(&graph);
+    arena_free(&arena);
+}
+
+static void skip_removes_the_copies_of_concat(void **state) {
+    (void)state;
+    struct arena arena = {0};
+    struct graph graph;
+    build_unet(&graph, &arena);
+    fuse_run(&graph);
+    order_run(&graph);
+    skip_run(&graph);
+    int checked = 0;
+    for (size_t i = 0; i < graph.nodes.count; i++) {
+        const struct node *node = graph.nodes.items[i];
+        if (node->op == OP_CONCAT) {
+            assert_ptr_equal(node->inputs[0]->storage, node->outputs[0]);
+            assert_ptr_equal(node->inputs[1]->storage, node->outputs[0]);
+            assert_int_equal(node->inputs[1]->storage_channel, 8);
+            checked++;
+        } else if (node->op == OP_SLICE) {
+            assert_ptr_equal(node->outputs[0]->storage, node->inputs[0]);
+            checked++;
+        }
+    }
+    assert_int_equal(checked, 3);
+    graph_free(&graph);
+    arena_free(&arena);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(fuse_keeps_results),
+        cmocka_unit_test(order_keeps_results),
+        cmocka_unit_test(skip_keeps_results),
+        cmocka_unit_test(inplace_keeps_results),
+        cmocka_unit_test(fuse_removes_separate_activations),
+        cmocka_unit_test(order_frees_gradients_early),
+        cmocka_unit_test(skip_removes_the_copies_of_concat),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,108 @@
+/*
+ * cmd.c: what several commands of unetrun share: numbers for people, JSON, plan and weights.
+ */
+#include "tools/cmd.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base.h"
+
+bool cmd_print_json(json_t *object, struct err *err) {
+    char *text =
+        object != NULL ? json_dumps(object, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) : NULL;
+    json_decref(object);
+    if (text == NULL)
+        return err_set(err, ERR_INPUT, "the result cannot be written as JSON");
+    printf("%s\n", text);
+    free(text);
+    return true;
+}
+
+uint64_t cmd_count_parameters(const struct plan *plan) {
+    uint64_t total = 0;
+    for (uint32_t i = 0; i < plan->n_params; i++) {
+        uint64_t count = 1;
+        for (uint32_t k = 0; k < plan->params[i].rank; k++)
+            count *= plan->params[i].dims[k];
+        total += count;
+    }
+    return total;
+}
+
+uint64_t cmd_count_flops(const struct plan_program *program) {
+    uint64_t flops = 0;
+    for (uint32_t i = 0; i < program->n_records; i++)
+        flops += program->records[i].flops;
+    return flops;
+}
+
+const char *cmd_class_name(enum plan_class cls) {
+    return cls == PLAN_CLASS_GPU ? "GPU" : "CPU";
+}
+
+const char *cmd_access_name(enum plan_access access) {
+    return access == PLAN_ACCESS_DESCRIPTOR ? "descriptors" : "addresses";
+}
+
+const char *cmd_format_bytes(uint64_t size_bytes, char *text, size_t room) {
+    if (size_bytes < 1024)
+        snprintf(text, room, "%u B", (unsigned)size_bytes);
+    else if (size_bytes < 1024 * 1024)
+        snprintf(text, room, "%.1f KiB", (double)size_bytes / 1024);
+    else
+        snprintf(text, room, "%.1f MiB", (double)size_bytes / (1024 * 1024));
+    return text;
+}
+
+const char *cmd_format_count(uint64_t count, char *text, size_t room) {
+    char digits[24];
+    const int n = snprintf(digits, sizeof(digits), "%llu", (unsigned long long)count);
+    size_t used = 0;
+    for (int i = 0; i < n && used + 2 < room; i++) {
+        if (i > 0 && (n - i) % 3 == 0)
+            text[used++] = ',';
+        text[used++] = digits[i];
+    }
+    text[used] = '\0';
+    return text;
+}
+
+bool cmd_network_open(const struct plan *plan, const char *device, const char *weights,
+                      struct cmd_network *network, struct err *err) {
+    static const char *const programs[] = {"infer"};
+    const struct unet_session_options options = {.programs = programs,
+                                                 .n_programs = ARRAY_LEN(programs)};
+    network->plan = plan;
+    if (cmd_find_program(plan, "infer", err) != NULL &&
+        unet_device_open(device, &network->device, err) &&
+        unet_session_open(network->device, plan, &options, &network->session, err) &&
+        unet_checkpoint_load(network->session, weights, false, NULL, err))
+        return true;
+    cmd_network_close(network);
+    return false;
+}
+
+void cmd_network_close(struct cmd_network *network) {
+    unet_session_close(network->session);
+    unet_device_close(network->device);
+    *network = (struct cmd_network){0};
+}
+
+const struct plan_program *cmd_find_program(const struct plan *plan, const char *name,
+                                            struct err *err) {
+    const struct plan_program *program = plan_program_find(plan, name);
+    if (program != NULL)
+        return program;
+    char list[256] = "";
+    for (uint32_t i = 0; i < plan->n_programs; i++) {
+        const size_t used = strlen(list);
+        snprintf(list + used, sizeof(list) - used, "%s%s", i > 0 ? ", " : "",
+                 plan->programs[i].name);
+    }
+    err_set(err, ERR_USAGE, "the plan has no program \"%s\"", name);
+    err_hint(err, "its programs: %s", list);
+    return NULL;
+}

@@ -1,0 +1,47 @@
+/*
+ * cmd.h: the commands of unetrun, one table each, and what several of them share.
+ */
+#ifndef UNET_CMD_H
+#define UNET_CMD_H
+
+#include <jansson.h>
+#include <stdint.h>
+
+#include "common/err.h"
+#include "common/plan.h"
+#include "runtime/runtime.h"
+#include "tools/cli.h"
+
+extern const struct cli_command cmd_devices, cmd_info, cmd_train, cmd_infer, cmd_eval, cmd_bench,
+    cmd_sample;
+
+/* Prints one JSON object on stdout and releases it. */
+bool cmd_print_json(json_t *object, struct err *err);
+
+/* The number of elements of all parameters. */
+uint64_t cmd_count_parameters(const struct plan *plan);
+uint64_t cmd_count_flops(const struct plan_program *program);
+
+const char *cmd_class_name(enum plan_class cls);      /* "GPU", "CPU" */
+const char *cmd_access_name(enum plan_access access); /* "descriptors", "addresses" */
+
+/* "151.2 MiB" in a buffer of the caller. */
+const char *cmd_format_bytes(uint64_t size_bytes, char *text, size_t room);
+/* "31,030,658" in a buffer of the caller. */
+const char *cmd_format_count(uint64_t count, char *text, size_t room);
+
+/* A plan on a device with weights from a checkpoint, for inference. Zeroed: nothing open. */
+struct cmd_network {
+    const struct plan *plan; /* of the caller */
+    struct unet_device *device;
+    struct unet_session *session;
+};
+bool cmd_network_open(const struct plan *plan, const char *device, const char *weights,
+                      struct cmd_network *network, struct err *err);
+void cmd_network_close(struct cmd_network *network);
+
+/* The program of a plan, or an error that lists those there are. */
+const struct plan_program *cmd_find_program(const struct plan *plan, const char *name,
+                                            struct err *err);
+
+#endif

@@ -1,0 +1,188 @@
+/*
+ * cmd_info.c: unetrun info: what a plan holds: programs, shapes, parameters, operations, memory.
+ * Looks at no device.
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/base.h"
+#include "tools/cmd.h"
+
+struct info_values {
+    struct cli_common common;
+    bool json;
+};
+
+static const struct cli_option info_options[] = {
+    {"json", 0, CLI_FLAG, NULL, offsetof(struct info_values, json), false, NULL,
+     "print one JSON object"},
+};
+
+static const char *const block_names[PLAN_BLOCK_COUNT] = {
+    [PLAN_BLOCK_WEIGHTS] = "weights", [PLAN_BLOCK_STATE] = "state",
+    [PLAN_BLOCK_ARENA] = "arena",     [PLAN_BLOCK_IO] = "io",
+    [PLAN_BLOCK_CONTROL] = "control",
+};
+
+static const char *const schedule_names[] = {
+    [PLAN_SCHEDULE_CONSTANT] = "constant",
+    [PLAN_SCHEDULE_STEP] = "step",
+    [PLAN_SCHEDULE_POLY] = "poly",
+    [PLAN_SCHEDULE_COSINE] = "cosine",
+};
+
+static const char *const normalise_names[] = {
+    [PLAN_NORMALISE_NONE] = "none",
+    [PLAN_NORMALISE_UNIT] = "unit",
+    [PLAN_NORMALISE_STANDARD] = "standard",
+};
+
+static json_t *describe_shape(struct shape shape) {
+    return json_pack("[i,i,i,i]", (int)shape.n, (int)shape.c, (int)shape.h, (int)shape.w);
+}
+
+static json_t *describe_program(const struct plan *plan, const struct plan_program *program) {
+    json_t *ports = json_array();
+    for (uint32_t i = 0; i < program->n_ports; i++) {
+        const struct plan_port *port = &program->ports[i];
+        json_array_append_new(ports, json_pack("{s:s, s:s, s:o}", "name", port->name, "direction",
+                                               port->direction == PLAN_IN ? "in" : "out", "shape",
+                                               describe_shape(plan->tensors[port->tensor].shape)));
+    }
+    uint32_t barriers = 0;
+    for (uint32_t i = 0; i < program->n_records; i++)
+        barriers += program->records[i].barrier;
+    return json_pack("{s:s, s:i, s:i, s:f, s:I, s:I, s:I, s:o}", "name", program->name, "records",
+                     (int)program->n_records, "barriers", (int)barriers, "gflop",
+                     (double)cmd_count_flops(program) * 1e-9, "arena_bytes",
+                     (json_int_t)program->arena_bytes, "naive_arena_bytes",
+                     (json_int_t)program->naive_arena_bytes, "lower_bound_bytes",
+                     (json_int_t)program->lower_bound_bytes, "ports", ports);
+}
+
+static json_t *describe_labels(const struct plan_model *model) {
+    json_t *labels = json_array();
+    for (uint32_t i = 0; i < model->n_labels; i++)
+        json_array_append_new(
+            labels, json_pack("{s:I, s:i, s:s, s:f}", "value", (json_int_t)model->labels[i].value,
+                              "class", (int)model->labels[i].class_, "name", model->labels[i].name,
+                              "weight", (double)model->labels[i].weight));
+    return labels;
+}
+
+static json_t *describe_plan(const struct plan *plan) {
+    const struct plan_model *model = &plan->model;
+    char hash[20];
+    snprintf(hash, sizeof(hash), "%016" PRIx64, model->hash);
+    json_t *programs = json_array(), *memory = json_object();
+    for (uint32_t i = 0; i < plan->n_programs; i++)
+        json_array_append_new(programs, describe_program(plan, &plan->programs[i]));
+    for (int i = 0; i < PLAN_BLOCK_COUNT; i++) {
+        char key[32];
+        snprintf(key, sizeof(key), "%s_bytes", block_names[i]);
+        json_object_set_new(memory, key, json_integer((json_int_t)plan->block_bytes[i]));
+    }
+    return json_pack(
+        "{s:s, s:s, s:s, s:s, s:i, s:[i,i,i,i], s:[i,i,i,i], s:[i,i], s:[i,i], s:s, s:s, s:f, s:s, "
+        "s:i, s:o, s:I, s:i, s:o, s:o}",
+        "model", model->name, "source", model->source, "overrides", model->overrides, "model_hash",
+        hash, "batch", (int)model->batch, "input", (int)model->batch, (int)model->channels,
+        (int)model->in_h, (int)model->in_w, "output", (int)model->batch, (int)model->n_classes,
+        (int)model->out_h, (int)model->out_w, "core", (int)model->core_h, (int)model->core_w,
+        "stride", (int)model->stride_h, (int)model->stride_w, "normalise",
+        normalise_names[model->normalise], "optimiser",
+        model->optimiser == PLAN_OPTIMISER_ADAM ? "adam" : "sgd", "learning_rate",
+        (double)model->learning_rate, "schedule", schedule_names[model->schedule], "default_steps",
+        (int)model->default_steps, "labels", describe_labels(model), "parameters",
+        (json_int_t)cmd_count_parameters(plan), "parameter_tensors", (int)plan->n_params,
+        "programs", programs, "memory", memory);
+}
+
+static void print_model(const struct plan *plan) {
+    const struct plan_model *model = &plan->model;
+    char text[32];
+    printf("model        %s, from %s%s%s\n", model->name, model->source,
+           model->overrides[0] != '\0' ? ", with " : "", model->overrides);
+    printf("model hash   %016" PRIx64 "\n", model->hash);
+    printf("input        batch %u, %u channel%s, %u x %u pixels\n", model->batch, model->channels,
+           model->channels == 1 ? "" : "s", model->in_h, model->in_w);
+    printf("output       %u classes, %u x %u pixels, of which inference keeps %u x %u\n",
+           model->n_classes, model->out_h, model->out_w, model->core_h, model->core_w);
+    printf("parameters   %s in %u tensors\n",
+           cmd_format_count(cmd_count_parameters(plan), text, sizeof(text)), plan->n_params);
+    printf("training     %s, rate %g (%s), %u steps by default\n",
+           model->optimiser == PLAN_OPTIMISER_ADAM ? "Adam" : "SGD", (double)model->learning_rate,
+           schedule_names[model->schedule], model->default_steps);
+    printf("labels       ");
+    for (uint32_t i = 0; i < model->n_labels; i++)
+        printf("%s%u = %s (class %u, weight %g)", i > 0 ? ", " : "", model->labels[i].value,
+               model->labels[i].name, model->labels[i].class_, (double)model->labels[i].weight);
+    if (model->has_ignore)
+        printf(", %u ignored", model->ignore_value);
+    printf("\n");
+}
+
+static void print_programs(const struct plan *plan) {
+    char a[32], b[32], c[32];
+    printf("\n%-12s %8s %12s %12s %12s %12s\n", "program", "records", "GFLOP", "arena",
+           "if unshared", "lower bound");
+    for (uint32_t i = 0; i < plan->n_programs; i++) {
+        const struct plan_program *program = &plan->programs[i];
+        printf("%-12s %8u %12.2f %12s %12s %12s\n", program->name, program->n_records,
+               (double)cmd_count_flops(program) * 1e-9,
+               cmd_format_bytes(program->arena_bytes, a, sizeof(a)),
+               cmd_format_bytes(program->naive_arena_bytes, b, sizeof(b)),
+               cmd_format_bytes(program->lower_bound_bytes, c, sizeof(c)));
+    }
+    for (uint32_t i = 0; i < plan->n_programs; i++) {
+        const struct plan_program *program = &plan->programs[i];
+        printf("\n%s\n", program->name);
+        for (uint32_t k = 0; k < program->n_ports; k++) {
+            const struct shape shape = plan->tensors[program->ports[k].tensor].shape;
+            printf("  %-3s  %-10s %d x %d x %d x %d\n",
+                   program->ports[k].direction == PLAN_IN ? "in" : "out", program->ports[k].name,
+                   (int)shape.n, (int)shape.c, (int)shape.h, (int)shape.w);
+        }
+    }
+}
+
+static void print_memory(const struct plan *plan) {
+    char text[32];
+    printf("\ndevice memory\n");
+    for (int i = 0; i < PLAN_BLOCK_COUNT; i++)
+        printf("  %-8s %12s\n", block_names[i],
+               cmd_format_bytes(plan->block_bytes[i], text, sizeof(text)));
+}
+
+static bool run_info(const void *data, struct err *err) {
+    const struct info_values *values = data;
+    const char *path = values->common.operands.items[0];
+    struct plan *plan;
+    if (!plan_load(path, &plan, err))
+        return false;
+    bool good = plan_verify(plan, NULL, err) || err_prefix(err, "%s", path);
+    if (good && values->json) {
+        good = cmd_print_json(describe_plan(plan), err);
+    } else if (good) {
+        print_model(plan);
+        print_programs(plan);
+        print_memory(plan);
+    }
+    plan_free(plan);
+    return good;
+}
+
+const struct cli_command cmd_info = {
+    .name = "info",
+    .summary = "Prints what a plan holds: programs, shapes, parameters, operations and memory.",
+    .details =
+        "Memory: \"arena\" is what a program's activations, gradients and scratch take; \"if "
+        "unshared\"\nwhat they would take without reusing memory; \"lower bound\" the most "
+        "bytes alive at one moment.",
+    .operands = "FILE.plan",
+    .options = info_options,
+    .n_options = ARRAY_LEN(info_options),
+    .values_bytes = sizeof(struct info_values),
+    .run = run_info,
+};
