@@ -200,8 +200,8 @@ struct plan_limits {
     uint32_t max_push_bytes;
 };
 
-/* The least any device of the contract offers: 16 KB... see docs; used when no device is in hand.
- */
+/* The least any device of a class offers that plans are made for; the values are explained in
+ * plan.c. */
 struct plan_limits plan_limits_minimum(enum plan_class cls);
 
 /* Serialises a plan; *data_out is malloc'ed. Deterministic: the same plan gives the same bytes.
@@ -220,8 +220,8 @@ void plan_free(struct plan *plan); /* NULL-safe */
  * Checks a plan by reading nothing but the plan: indices, bounds of every tensor and binding,
  * extents of every kernel against its tensors, reads of undefined or overwritten bytes, hazards
  * (read after write, write after read, write after write over byte ranges) without a barrier,
- * outputs never written, group counts and the limits of a device (NULL: the minimum of both
- * classes). Names the program, the record and the tensor. ERR_INPUT, or ERR_DEVICE when only a
+ * outputs never written, group counts and the limits of a device (NULL: only what no device may
+ * exceed). Names the program, the record and the tensor. ERR_INPUT, or ERR_DEVICE when only a
  * limit of the device in hand is exceeded.
  */
 bool plan_verify(const struct plan *plan, const struct plan_limits *limits, struct err *err);

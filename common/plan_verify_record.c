@@ -101,9 +101,8 @@ static const char *compare_images(const struct plan_tensor *t, const struct kern
     }
     /* Point by point, any contiguous memory of the size will do, and a scratch tensor has no other
        shape than the one a kernel gives it. */
-    const uint64_t per_image = region->form == KERNEL_POINTS
-                                   ? region->w
-                                   : (uint64_t)region->c * region->h * region->w;
+    const uint64_t per_image =
+        region->form == KERNEL_POINTS ? region->w : (uint64_t)region->c * region->h * region->w;
     const bool any_shape = region->form == KERNEL_POINTS ||
                            (region->form == KERNEL_PLANES && t->layout == PLAN_LAYOUT_FLAT);
     if (any_shape && is_contiguous(t) && (region->n == 1 || region->stride_n == per_image) &&
@@ -235,11 +234,11 @@ static bool check_bindings(const struct plan_check *check, const struct plan_rec
 
 /* --- dispatches --- */
 
+/* Parameter words, then, on the address path, addresses at a place that is the same for all. */
 static uint32_t push_bytes(enum kernel_id kernel, enum plan_access access) {
     const struct kernel_info *info = &kernel_table[kernel];
-    if (access == PLAN_ACCESS_DESCRIPTOR)
-        return info->n_params * 4;
-    return (uint32_t)align_up(info->n_params * 4, 8) + info->n_bindings * 8;
+    return access == PLAN_ACCESS_DESCRIPTOR ? info->n_params * 4
+                                            : KERNEL_MAX_PARAMS * 4 + info->n_bindings * 8;
 }
 
 static bool check_dispatch(const struct plan_check *check, const struct plan_record *record,

@@ -88,7 +88,7 @@ static bool run_passes(const struct compilation *c, enum model_program kind, str
 static void set_model(struct plan_model *out, const struct model *model, struct plan *plan) {
     *out = model->settings;
     out->name = arena_strdup(&plan->arena, model->name);
-    out->source = arena_strdup(&plan->arena, model->file);
+    out->source = arena_strdup(&plan->arena, model->settings.source);
     out->overrides = arena_strdup(&plan->arena, model->overrides ? model->overrides : "");
     out->hash = model->hash;
     out->labels = ARENA_ARRAY(&plan->arena, struct plan_label, out->n_labels);
@@ -152,6 +152,17 @@ static bool split_overrides(const struct unet_compile_options *options, struct a
     return true;
 }
 
+/* Mistakes of --set have no place in the file; when there are no others, the command line is wrong.
+ */
+static enum err_code mistakes_code(const struct diag *diag) {
+    for (size_t i = 0; i < MIN(diag->count, DIAG_MAX); i++) {
+        if (diag->items[i].pos.line > 0) {
+            return ERR_INPUT;
+        }
+    }
+    return ERR_USAGE;
+}
+
 /* Reads the model; its mistakes are shown on options->diagnostics. */
 static bool read_model(const char *file_name, const char *text,
                        const struct unet_compile_options *options, struct model **model,
@@ -167,7 +178,7 @@ static bool read_model(const char *file_name, const char *text,
         if (options->diagnostics) {
             diag_print(&diag, options->diagnostics);
         }
-        ok = err_set(err, ERR_INPUT, "%s: %zu mistake%s", file_name, diag.count,
+        ok = err_set(err, mistakes_code(&diag), "%s: %zu mistake%s", file_name, diag.count,
                      diag.count == 1 ? "" : "s");
     }
     diag_free(&diag);

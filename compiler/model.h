@@ -21,6 +21,7 @@ enum layer_kind {
     LAYER_SOFTMAX,
     LAYER_CROSS_ENTROPY
 };
+#define LAYER_KINDS (LAYER_CROSS_ENTROPY + 1)
 
 #define LAYER_MAX_INPUTS 8
 

@@ -14,7 +14,6 @@
 #define NESTING_MAX 32    /* of blocks and repeats */
 #define STEPS_MAX 16384   /* entries visited during expansion */
 #define PARAMETERS_MAX 32 /* of a block */
-#define CHANNELS_MAX 65536
 
 struct parameter {
     const char *name;
@@ -54,52 +53,6 @@ struct expander {
     int steps, nesting;
     bool stopped;
 };
-
-/* One entry of a list of layers: "relu", "conv: {...}". */
-struct entry {
-    const char *word;
-    struct diag_pos pos;
-    const struct tree *fields; /* NULL: none given */
-    const struct variable *scope;
-    const struct place *place;
-    int *count; /* its counter in the place */
-};
-
-/* What a kind of layer may say, "name" and "from" first; main is the field that a lone value
- * stands for. */
-struct kind_info {
-    const char *name;
-    const char *main;
-    const char *keys[8];
-};
-
-static const struct kind_info kinds[] = {
-    [LAYER_INPUT] = {"input", NULL, {NULL}},
-    [LAYER_CONV] = {"conv",
-                    "channels",
-                    {"name", "from", "channels", "kernel", "padding", "dilation", "bias", "init"}},
-    [LAYER_RELU] = {"relu", NULL, {"name", "from"}},
-    [LAYER_LEAKY_RELU] = {"leaky_relu", "slope", {"name", "from", "slope"}},
-    [LAYER_MAXPOOL] = {"maxpool", "size", {"name", "from", "size", "stride", "dilation"}},
-    [LAYER_UPCONV] = {"upconv", "channels", {"name", "from", "channels", "kernel", "bias", "init"}},
-    [LAYER_CONCAT] = {"concat", "inputs", {"name", "inputs"}},
-    [LAYER_ADD] = {"add", "inputs", {"name", "inputs"}},
-    [LAYER_DROPOUT] = {"dropout", "rate", {"name", "from", "rate"}},
-    [LAYER_SOFTMAX] = {"softmax", NULL, {"name", "from"}},
-    [LAYER_CROSS_ENTROPY] = {"cross_entropy", "weight_map", {"name", "from", "weight_map"}},
-};
-
-const char *layer_kind_name(enum layer_kind kind) {
-    return kinds[kind].name;
-}
-
-/* The kind a word names, or -1; the input is not written as a layer. */
-static int find_kind(const char *word) {
-    for (int i = LAYER_INPUT + 1; i < (int)ARRAY_LEN(kinds); i++)
-        if (strcmp(kinds[i].name, word) == 0)
-            return i;
-    return -1;
-}
 
 static struct block *find_block(struct expander *expander, const char *word) {
     for (size_t i = 0; i < expander->blocks.count; i++)
@@ -176,166 +129,23 @@ static int find_layer(struct expander *expander, const struct entry *entry,
     return -1;
 }
 
-/* Fields of the kinds */
-
-/* The field, or, when the entry has a lone value instead of a map, that value for the main field.
- */
-static const struct tree *get_field(const struct entry *entry, const struct kind_info *info,
-                                    const char *key) {
-    if (entry->fields == NULL)
-        return NULL;
-    if (entry->fields->kind == TREE_MAP)
-        return tree_get(entry->fields, key);
-    return info->main != NULL && strcmp(info->main, key) == 0 ? entry->fields : NULL;
-}
-
-static void check_keys(struct reader *reader, const struct entry *entry,
-                       const struct kind_info *info) {
-    if (entry->fields == NULL)
-        return;
-    if (entry->fields->kind != TREE_MAP) {
-        if (info->main == NULL) {
-            reader_error(reader, entry->fields->pos, "%s takes no value", info->name);
-            reader_hint(reader, "write \"- %s\", or \"- %s: {name: NAME}\"", info->name,
-                        info->name);
-        }
-        return;
-    }
-    size_t count = 0;
-    while (count < ARRAY_LEN(info->keys) && info->keys[count] != NULL)
-        count++;
-    field_check(reader, entry->fields, info->name, info->keys, count);
-}
-
-static void read_channels(struct expander *expander, const struct entry *entry,
-                          const struct kind_info *info, struct layer *layer) {
+static void read_inputs(struct expander *expander, const struct entry *entry, struct layer *layer) {
     struct reader *reader = expander->reader;
-    const struct tree *field = get_field(entry, info, "channels");
-    if (field != NULL) {
-        field_int(reader, field, entry->scope, "channels", 1, CHANNELS_MAX, &layer->channels);
-    } else {
-        reader_error(reader, entry->pos, "%s has no channels", info->name);
-        reader_hint(reader, "for example \"%s: {channels: 64, kernel: %d}\"", info->name,
-                    layer->kind == LAYER_UPCONV ? 2 : 3);
-    }
-    field = get_field(entry, info, "bias");
-    if (field != NULL)
-        field_bool(reader, field, entry->scope, "bias", &layer->bias);
-    field = get_field(entry, info, "init");
-    if (field != NULL)
-        settings_read_init(reader, field, entry->scope, &layer->init);
-}
-
-static void read_conv(struct expander *expander, const struct entry *entry,
-                      const struct kind_info *info, struct layer *layer) {
-    static const char *const paddings[] = {"valid", "same"};
-    struct reader *reader = expander->reader;
-    int kernel[2] = {3, 3}, padding = 0;
-    read_channels(expander, entry, info, layer);
-    const struct tree *field = get_field(entry, info, "kernel");
-    if (field != NULL)
-        field_pair(reader, field, entry->scope, "kernel", 1, 255, kernel);
-    layer->kernel_h = kernel[0];
-    layer->kernel_w = kernel[1];
-    field = get_field(entry, info, "dilation");
-    if (field != NULL)
-        field_int(reader, field, entry->scope, "dilation", 1, 1024, &layer->dilation);
-    field = get_field(entry, info, "padding");
-    if (field != NULL)
-        field_choice(reader, field, entry->scope, "padding", paddings, ARRAY_LEN(paddings),
-                     &padding);
-    layer->same = padding == 1;
-    const int reach_h = layer->dilation * (kernel[0] - 1);
-    const int reach_w = layer->dilation * (kernel[1] - 1);
-    if (layer->same && (reach_h % 2 != 0 || reach_w % 2 != 0)) {
-        reader_error(reader, field->pos, "same padding needs an odd kernel, not %dx%d", kernel[0],
-                     kernel[1]);
-        reader_hint(reader, "an even kernel has no middle; use padding: valid or a kernel of %dx%d",
-                    kernel[0] | 1, kernel[1] | 1);
-    }
-}
-
-static void read_upconv(struct expander *expander, const struct entry *entry,
-                        const struct kind_info *info, struct layer *layer) {
-    int kernel = 2;
-    read_channels(expander, entry, info, layer);
-    const struct tree *field = get_field(entry, info, "kernel");
-    if (field != NULL)
-        field_int(expander->reader, field, entry->scope, "kernel", 2, 64, &kernel);
-    layer->kernel_h = layer->kernel_w = kernel;
-}
-
-static void read_maxpool(struct expander *expander, const struct entry *entry,
-                         const struct kind_info *info, struct layer *layer) {
-    struct reader *reader = expander->reader;
-    int size = 2;
-    const struct tree *field = get_field(entry, info, "size");
-    if (field != NULL)
-        field_int(reader, field, entry->scope, "size", 1, 64, &size);
-    layer->kernel_h = layer->kernel_w = layer->stride = size;
-    field = get_field(entry, info, "stride");
-    if (field != NULL)
-        field_int(reader, field, entry->scope, "stride", 1, 64, &layer->stride);
-    field = get_field(entry, info, "dilation");
-    if (field != NULL)
-        field_int(reader, field, entry->scope, "dilation", 1, 1024, &layer->dilation);
-}
-
-static void read_inputs(struct expander *expander, const struct entry *entry,
-                        const struct kind_info *info, struct layer *layer) {
-    struct reader *reader = expander->reader;
-    const struct tree *list = get_field(entry, info, "inputs");
+    const char *word = layer_kind_name(layer->kind);
+    const struct tree *list = kind_field(entry, layer->kind, "inputs");
     if (list == NULL && entry->fields != NULL && entry->fields->kind == TREE_LIST)
         list = entry->fields;
     layer->n_inputs = 1;
     if (list == NULL || list->kind != TREE_LIST || list->count < 2 ||
         list->count > LAYER_MAX_INPUTS) {
         reader_error(reader, list != NULL ? list->pos : entry->pos,
-                     "%s takes a list of 2 to %d layers", info->name, LAYER_MAX_INPUTS);
-        reader_hint(reader, "for example \"%s: [up, enc1]\"", info->name);
+                     "%s takes a list of 2 to %d layers", word, LAYER_MAX_INPUTS);
+        reader_hint(reader, "for example \"%s: [up, enc1]\"", word);
         return;
     }
     layer->n_inputs = (int)list->count;
     for (size_t i = 0; i < list->count; i++)
         layer->inputs[i] = MAX(0, find_layer(expander, entry, list->items[i]));
-}
-
-static void read_fields(struct expander *expander, const struct entry *entry,
-                        const struct kind_info *info, struct layer *layer) {
-    struct reader *reader = expander->reader;
-    const struct tree *field;
-    switch (layer->kind) {
-    case LAYER_CONV:
-        read_conv(expander, entry, info, layer);
-        break;
-    case LAYER_UPCONV:
-        read_upconv(expander, entry, info, layer);
-        break;
-    case LAYER_MAXPOOL:
-        read_maxpool(expander, entry, info, layer);
-        break;
-    case LAYER_CONCAT:
-    case LAYER_ADD:
-        read_inputs(expander, entry, info, layer);
-        break;
-    case LAYER_LEAKY_RELU:
-        field = get_field(entry, info, "slope");
-        if (field != NULL)
-            field_float(reader, field, entry->scope, "slope", 0, 1, &layer->slope);
-        break;
-    case LAYER_DROPOUT:
-        field = get_field(entry, info, "rate");
-        if (field != NULL)
-            field_float(reader, field, entry->scope, "rate", 0, 0.999, &layer->rate);
-        break;
-    case LAYER_CROSS_ENTROPY:
-        field = get_field(entry, info, "weight_map");
-        if (field != NULL)
-            field_bool(reader, field, entry->scope, "weight_map", &layer->weight_map);
-        break;
-    default:
-        break;
-    }
 }
 
 /* Expansion */
@@ -353,7 +163,6 @@ static void stop(struct expander *expander) {
 
 static void expand_layer(struct expander *expander, const struct entry *entry,
                          enum layer_kind kind) {
-    const struct kind_info *info = &kinds[kind];
     struct model *model = expander->reader->model;
     if (model->layers.count >= MODEL_LAYERS_MAX) {
         reader_error(expander->reader, entry->pos, "the model has more than %d layers",
@@ -361,17 +170,15 @@ static void expand_layer(struct expander *expander, const struct entry *entry,
         stop(expander);
         return;
     }
-    check_keys(expander->reader, entry, info);
-    if (kind != LAYER_CONCAT && kind != LAYER_ADD)
+    const bool joins = kind == LAYER_CONCAT || kind == LAYER_ADD;
+    if (!joins)
         read_from(expander, entry);
-    struct layer layer = {.kind = kind, .pos = entry->pos, .n_inputs = 1, .dilation = 1};
+    struct layer layer = kind_defaults(kind, expander->init);
+    layer.pos = entry->pos;
     layer.inputs[0] = expander->previous;
-    layer.stride = layer.kernel_h = layer.kernel_w = 1;
-    layer.bias = layer.weight_map = true;
-    layer.slope = kind == LAYER_LEAKY_RELU ? 0.1f : 0;
-    layer.rate = 0.5f;
-    layer.init = expander->init;
-    read_fields(expander, entry, info, &layer);
+    kind_read_fields(expander->reader, entry, &layer);
+    if (joins)
+        read_inputs(expander, entry, &layer);
     layer.name = entry_name(expander, entry);
     expander->previous = (int)model->layers.count;
     add_name(expander, layer.name, expander->previous, entry->pos);
@@ -383,8 +190,7 @@ static void expand_list(struct expander *expander, const struct tree *list,
 
 static struct place make_place(struct expander *expander, const char *prefix,
                                const struct place *outer) {
-    int *counts =
-        ARENA_ARRAY(expander->reader->arena, int, ARRAY_LEN(kinds) + expander->blocks.count);
+    int *counts = ARENA_ARRAY(expander->reader->arena, int, LAYER_KINDS + expander->blocks.count);
     return (struct place){prefix, outer, counts};
 }
 
@@ -573,13 +379,13 @@ static void expand_repeat(struct expander *expander, const struct entry *entry) 
 }
 
 static void unknown_entry(struct expander *expander, const struct entry *entry) {
-    const char **names = ARENA_ARRAY(expander->reader->arena, const char *,
-                                     ARRAY_LEN(kinds) + expander->blocks.count);
+    const char **names =
+        ARENA_ARRAY(expander->reader->arena, const char *, LAYER_KINDS + expander->blocks.count);
     size_t count = 0;
     for (size_t i = 0; i < expander->blocks.count; i++)
         names[count++] = expander->blocks.items[i].name;
-    for (size_t i = LAYER_INPUT + 1; i < ARRAY_LEN(kinds); i++)
-        names[count++] = kinds[i].name;
+    for (size_t i = 0; kind_name(i) != NULL; i++)
+        names[count++] = kind_name(i);
     names[count++] = "repeat";
     reader_error(expander->reader, entry->pos, "there is no layer or block \"%.60s\"", entry->word);
     reader_hint_names(expander->reader, entry->word, names, count);
@@ -620,12 +426,12 @@ static void expand_item(struct expander *expander, const struct tree *item,
     entry.word = field_text(reader, word, scope, "the kind of a layer");
     if (entry.word == NULL)
         return;
-    const int kind = find_kind(entry.word);
+    const int kind = kind_find(entry.word);
     struct block *block = find_block(expander, entry.word);
     if (kind >= 0)
         entry.count = &place->counts[kind];
     else if (block != NULL)
-        entry.count = &place->counts[ARRAY_LEN(kinds) + (size_t)(block - expander->blocks.items)];
+        entry.count = &place->counts[LAYER_KINDS + (size_t)(block - expander->blocks.items)];
     if (kind >= 0)
         expand_layer(expander, &entry, (enum layer_kind)kind);
     else if (block != NULL)
@@ -695,7 +501,7 @@ static void read_block(struct expander *expander, const struct tree *key,
         reader_hint(reader, "letters, digits and \"_\", not starting with a digit");
         return;
     }
-    if (find_kind(key->text) >= 0 || strcmp(key->text, "repeat") == 0) {
+    if (kind_find(key->text) >= 0 || strcmp(key->text, "repeat") == 0) {
         reader_error(reader, key->pos, "\"%s\" is a kind of layer, a block needs another name",
                      key->text);
         return;
@@ -719,8 +525,9 @@ static void read_block(struct expander *expander, const struct tree *key,
 void layers_read(struct reader *reader, const struct tree *blocks, const struct tree *layers,
                  const struct variable *scope, struct layer_init init) {
     struct expander expander = {.reader = reader, .globals = scope, .init = init};
-    struct layer input = {.kind = LAYER_INPUT, .name = "input", .dilation = 1, .stride = 1};
-    input.kernel_h = input.kernel_w = 1;
+    struct layer input = kind_defaults(LAYER_INPUT, init);
+    input.name = "input";
+    input.n_inputs = 0;
     input.channels = reader->model->channels;
     vec_push(&reader->model->layers, input);
     add_name(&expander, "input", 0, input.pos);

@@ -112,10 +112,34 @@ void settings_read_train(struct reader *reader, const struct tree *map,
 bool settings_read_init(struct reader *reader, const struct tree *tree,
                         const struct variable *scope, struct layer_init *out);
 
+/* One entry of a list of layers: "relu", "conv: {...}". */
+struct entry {
+    const char *word;
+    struct diag_pos pos;
+    const struct tree *fields; /* NULL: none given */
+    const struct variable *scope;
+    const struct place *place; /* model_layers.c: where its name is local */
+    int *count;                /* of unnamed entries with this word in the place */
+};
+
+/*
+ * model_kinds.c: the kinds of layers and their fields. kind_find: the kind a word names, or -1 (the
+ * input is not written as a layer). kind_name(i): all of them, NULL behind the last.
+ */
+int kind_find(const char *word);
+const char *kind_name(size_t i);
+/* The field of an entry, or, when it has a lone value instead of a map, that value for the main
+ * field. */
+const struct tree *kind_field(const struct entry *entry, enum layer_kind kind, const char *key);
+/* A layer with the defaults of its kind. */
+struct layer kind_defaults(enum layer_kind kind, struct layer_init init);
+/* Reads everything but the names of the layer and its inputs. */
+void kind_read_fields(struct reader *reader, const struct entry *entry, struct layer *layer);
+
 /* model_layers.c: expands blocks: and layers: into model->layers. */
 void layers_read(struct reader *reader, const struct tree *blocks, const struct tree *layers,
                  const struct variable *scope, struct layer_init init);
-/* After everything is read: one end, nothing unused, classes and logits agree. */
+/* model_check.c, after everything is read: one end, nothing unused, classes and logits agree. */
 void layers_check(struct reader *reader, bool have_labels);
 
 /* model_hash.c */

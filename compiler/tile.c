@@ -36,11 +36,11 @@ union params {
 
 /* What convolution and up-convolution kernels have in common: pixels times columns. */
 struct map {
-    uint32_t n, h, w;  /* pixels that the kernel's invocations share out */
-    uint32_t columns;  /* of the weights, in vec4 */
-    uint32_t channels; /* written per pixel and tap */
+    uint32_t n, h, w; /* pixels that the kernel's invocations share out */
+    uint32_t columns;
     uint32_t kh, kw;
     bool padded, dense; /* dense: dilation 1 */
+    uint32_t epilogue;
 };
 
 static void set_size(struct tile *tile, uint32_t size) {
@@ -68,28 +68,38 @@ static uint64_t blocks(uint64_t value, uint64_t block) {
 }
 
 static struct map map_find(enum kernel_id kernel, const union params *p) {
-    struct map map = {0};
     if (kernel == KERNEL_ID_upconv_fwd) {
         const struct upconv_params *u = &p->upconv;
-        map = (struct map){u->n, u->h_in, u->w_in, u->k * u->k * div_up(u->c_out, 4), u->c_out, 1,
-                           1,    false,   true};
-    } else if (kernel == KERNEL_ID_upconv_dgrad) {
-        const struct upconv_dgrad_params *u = &p->upconv_dgrad;
-        map = (struct map){u->n, u->h_in, u->w_in, div_up(u->c_in, 4), u->c_in, u->k,
-                           u->k, false,   true};
-    } else {
-        const struct conv_params *c = &p->conv;
-        map = (struct map){c->n,
-                           c->h_out,
-                           c->w_out,
-                           div_up(c->c_out, 4),
-                           c->c_out,
-                           c->kh,
-                           c->kw,
-                           c->pad_h > 0 || c->pad_w > 0,
-                           c->dilation == 1};
+        return (struct map){.n = u->n,
+                            .h = u->h_in,
+                            .w = u->w_in,
+                            .columns = u->k * u->k * div_up(u->c_out, 4),
+                            .kh = 1,
+                            .kw = 1,
+                            .dense = true,
+                            .epilogue = u->epilogue};
     }
-    return map;
+    if (kernel == KERNEL_ID_upconv_dgrad) {
+        const struct upconv_dgrad_params *u = &p->upconv_dgrad;
+        return (struct map){.n = u->n,
+                            .h = u->h_in,
+                            .w = u->w_in,
+                            .columns = div_up(u->c_in, 4),
+                            .kh = u->k,
+                            .kw = u->k,
+                            .dense = true,
+                            .epilogue = u->epilogue};
+    }
+    const struct conv_params *c = &p->conv;
+    return (struct map){.n = c->n,
+                        .h = c->h_out,
+                        .w = c->w_out,
+                        .columns = div_up(c->c_out, 4),
+                        .kh = c->kh,
+                        .kw = c->kw,
+                        .padded = c->pad_h > 0 || c->pad_w > 0,
+                        .dense = c->dilation == 1,
+                        .epilogue = c->epilogue};
 }
 
 /* conv_tile.comp: narrow tiles of columns for few channels, small tiles for small maps. */
@@ -104,6 +114,7 @@ static void choose_conv_tile(enum kernel_id kernel, const union params *p, struc
                     : kernel == KERNEL_ID_upconv_dgrad ? "upconv_dgrad_tile"
                                                        : "conv_tile";
     set_size(tile, size);
+    add_spec(tile, map.epilogue);
     add_spec(tile, out_lanes);
     add_spec(tile, out_vecs);
     add_spec(tile, pixels);
@@ -148,6 +159,7 @@ static void choose_conv_reg(enum kernel_id kernel, const union params *p, struct
     uint32_t size = 32;
     tile->variant = reg->variant;
     set_size(tile, size);
+    add_spec(tile, map.epilogue);
     add_spec(tile, map.padded);
     set_groups(tile, map.n * blocks(blocks(map.h, reg->rows) * blocks(map.w, reg->cols), size) *
                          blocks(map.columns, reg->vecs));
@@ -155,24 +167,32 @@ static void choose_conv_reg(enum kernel_id kernel, const union params *p, struct
 
 /* What the two weight gradients have in common. */
 struct wgrad {
-    uint32_t c_in, c_out, taps, kh, kw, map_rows, map_w, splits;
+    uint32_t c_in, c_out, taps, kh, kw, map_rows, splits;
     bool padded, dense;
 };
 
 static struct wgrad wgrad_find(enum kernel_id kernel, const union params *p) {
-    struct wgrad wgrad = {0};
     if (kernel == KERNEL_ID_upconv_wgrad) {
         const struct upconv_wgrad_params *u = &p->upconv_wgrad;
-        wgrad = (struct wgrad){u->c_in,        u->c_out, u->k * u->k, u->k,  u->k,
-                               u->n * u->h_in, u->w_in,  u->splits,   false, true};
-    } else {
-        const struct conv_wgrad_params *c = &p->conv_wgrad;
-        wgrad = (struct wgrad){c->c_in,         c->c_out,  c->kh * c->kw,
-                               c->kh,           c->kw,     c->n * c->h_out,
-                               c->w_out,        c->splits, c->pad_h > 0 || c->pad_w > 0,
-                               c->dilation == 1};
+        return (struct wgrad){.c_in = u->c_in,
+                              .c_out = u->c_out,
+                              .taps = u->k * u->k,
+                              .kh = u->k,
+                              .kw = u->k,
+                              .map_rows = u->n * u->h_in,
+                              .splits = u->splits,
+                              .dense = true};
     }
-    return wgrad;
+    const struct conv_wgrad_params *c = &p->conv_wgrad;
+    return (struct wgrad){.c_in = c->c_in,
+                          .c_out = c->c_out,
+                          .taps = c->kh * c->kw,
+                          .kh = c->kh,
+                          .kw = c->kw,
+                          .map_rows = c->n * c->h_out,
+                          .splits = c->splits,
+                          .padded = c->pad_h > 0 || c->pad_w > 0,
+                          .dense = c->dilation == 1};
 }
 
 static void choose_wgrad_tile(enum kernel_id kernel, const union params *p, struct tile *tile) {

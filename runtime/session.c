@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/log.h"
 #include "runtime/exec.h"
 #include "runtime/param.h"
 #include "runtime/train/schedule.h"
@@ -69,6 +70,11 @@ static bool open_session(struct unet_session *session, const struct unet_session
         !open_params(session, err))
         return false;
     exec_block_bytes(plan, session->programs, session->block_bytes);
+    if (limits.access != unet_device_get_info(session->device)->limits.access)
+        log_print(LOG_INFO,
+                  "plan of %s: a tensor is longer than a descriptor of %s may be, so "
+                  "buffer addresses are used",
+                  plan->model.name, limits.device);
     session->profile = options != NULL && options->profile;
     request.programs = session->programs;
     request.profile = session->profile;

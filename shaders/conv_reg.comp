@@ -17,7 +17,7 @@
 #include "kernel_contract.h"
 #include "conv_roles.glsl"
 
-layout(constant_id = 3) const bool PADDED = true; /* may read outside the source */
+layout(constant_id = 4) const bool PADDED = true; /* may read outside the source */
 
 #ifdef KH
 #define SPAN_H (ROWS + KH - 1)
@@ -130,12 +130,20 @@ void main() {
             break;
     }
 
-    [[unroll]] for (int a = 0; a < OUT_VECS; a++) {
-        column col = column_find(first_column + a);
-        [[unroll]] for (int b = 0; b < ROWS * COLS; b++) {
-            uint y = y0 + b / COLS, x = x0 + b % COLS;
-            if (live && y < PIXELS_H && x < PIXELS_W)
-                column_store(col, image, y, x, sum[a * ROWS * COLS + b]);
-        }
+    /* A loop over an array instead of straight-line code: every load and store costs compile time. */
+    float result[OUT_VECS * 4 * ROWS * COLS];
+    [[unroll]] for (int a = 0; a < OUT_VECS * ROWS * COLS; a++) {
+        [[unroll]] for (int j = 0; j < 4; j++)
+            result[(a / (ROWS * COLS) * 4 + j) * ROWS * COLS + a % (ROWS * COLS)] = sum[a][j];
+    }
+    uint a = 0u;
+    while (true) {
+        uint b = a % (ROWS * COLS);
+        uint y = y0 + b / COLS, x = x0 + b % COLS;
+        if (live && y < PIXELS_H && x < PIXELS_W)
+            result_store(first_column * 4u + a / (ROWS * COLS), image, y, x, result[a]);
+        a++;
+        if (a == OUT_VECS * 4 * ROWS * COLS)
+            break;
     }
 }

@@ -22,6 +22,9 @@
 
 #include "access.glsl"
 
+/* p.epilogue once more: what is not asked for costs no code. */
+layout(constant_id = 3) const uint EPILOGUE = 0;
+
 TENSOR(0, readonly, float, src)
 TENSOR(1, readonly, vec4, w)
 TENSOR(2, readonly, float, aux)
@@ -78,61 +81,33 @@ TENSOR(3, writeonly, float, dst)
 #endif
 /* COLUMNS counts vec4 of a row of the weights. */
 
-/* What four finished sums need before they are stored; looked up once for each vec4 column. */
-struct column {
-    uint channel; /* of the first sum; DST_C or more: nothing to store */
-    uint tap_y, tap_x;
-    vec4 bias;
-};
-
-column column_find(uint number) {
-    column col;
-    uint taps = 0u;
-    col.channel = number * 4u;
+/* Applies the epilogue to the finished sum of one scalar column of the weights at a pixel and stores
+   it; columns past the end and padding are dropped. */
+void result_store(uint number, uint image, uint y, uint x, float value) {
 #if ROLE == ROLE_UPCONV_FWD
-    uint out_vec = (p.c_out + 3u) / 4u;
-    taps = number / out_vec;
-    col.channel = (number - taps * out_vec) * 4u;
-    col.tap_y = taps / p.k;
-    col.tap_x = taps - col.tap_y * p.k;
+    uint out_pitch = (p.c_out + 3u) / 4u * 4u;
+    uint tap = number / out_pitch;
+    uint channel = number - tap * out_pitch;
+    uint tap_y = tap / p.k;
+    uint dst_w = p.w_in * p.k, plane = p.h_in * p.k * dst_w;
+    uint offset = (y * p.k + tap_y) * dst_w + x * p.k + tap - tap_y * p.k;
 #else
-    col.tap_y = 0u;
-    col.tap_x = 0u;
+    uint channel = number;
+    uint plane = PIXELS_H * PIXELS_W;
+    uint offset = y * PIXELS_W + x;
 #endif
-    if (number >= COLUMNS)
-        col.channel = DST_C;
-    col.bias = vec4(0.0);
-    if ((p.epilogue & EPILOGUE_BIAS) != 0u) {
-        [[unroll]] for (uint j = 0u; j < 4u; j++)
-            col.bias[j] = AT(aux, min(col.channel + j, DST_C - 1u));
-    }
-    return col;
-}
-
-/* Applies the epilogue to the four sums at a pixel and stores them. */
-void column_store(column col, uint image, uint y, uint x, vec4 sum) {
-#if ROLE == ROLE_UPCONV_FWD
-    uint dst_h = p.h_in * p.k, dst_w = p.w_in * p.k;
-    uint offset = (y * p.k + col.tap_y) * dst_w + x * p.k + col.tap_x;
-#else
-    uint dst_h = PIXELS_H, dst_w = PIXELS_W;
-    uint offset = y * dst_w + x;
-#endif
-    uint plane = dst_h * dst_w;
-    if ((p.epilogue & EPILOGUE_BIAS) != 0u)
-        sum += col.bias;
-    if ((p.epilogue & EPILOGUE_ACT) != 0u)
-        sum = mix(p.slope * sum, sum, greaterThan(sum, vec4(0.0)));
-    [[unroll]] for (uint j = 0u; j < 4u; j++) {
-        uint channel = col.channel + j;
-        if (channel < DST_C) {
-            float value = sum[j];
-            if ((p.epilogue & EPILOGUE_MASK) != 0u) {
-                float mask = AT(aux, image * p.aux_stride_n + channel * plane + offset);
-                value = mask > 0.0 ? value : p.slope * value;
-            }
-            AT(dst, image * DST_STRIDE_N + channel * plane + offset) = value;
+    bool stored = number < COLUMNS * 4u && channel < DST_C;
+    channel = min(channel, DST_C - 1u);
+    if ((EPILOGUE & EPILOGUE_BIAS) != 0u)
+        value += AT(aux, channel);
+    if ((EPILOGUE & EPILOGUE_ACT) != 0u)
+        value = value > 0.0 ? value : p.slope * value;
+    if (stored) {
+        if ((EPILOGUE & EPILOGUE_MASK) != 0u) {
+            float mask = AT(aux, image * p.aux_stride_n + channel * plane + offset);
+            value = mask > 0.0 ? value : p.slope * value;
         }
+        AT(dst, image * DST_STRIDE_N + channel * plane + offset) = value;
     }
 }
 

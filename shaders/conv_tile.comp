@@ -17,12 +17,12 @@
 #include "kernel_contract.h"
 #include "conv_roles.glsl"
 
-layout(constant_id = 3) const uint OUT_LANES = 8;
-layout(constant_id = 4) const uint OUT_VECS = 2;
-layout(constant_id = 5) const uint PIXELS = 4;
-layout(constant_id = 6) const uint DEPTH = 8;
-layout(constant_id = 7) const uint KH = 3; /* kernel size: division by constants */
-layout(constant_id = 8) const uint KW = 3;
+layout(constant_id = 4) const uint OUT_LANES = 8;
+layout(constant_id = 5) const uint OUT_VECS = 2;
+layout(constant_id = 6) const uint PIXELS = 4;
+layout(constant_id = 7) const uint DEPTH = 8;
+layout(constant_id = 8) const uint KH = 3; /* kernel size: division by constants */
+layout(constant_id = 9) const uint KW = 3;
 
 const uint PIXEL_LANES = gl_WorkGroupSize.x / OUT_LANES;
 const uint TILE_PIXELS = PIXEL_LANES * PIXELS;
@@ -100,12 +100,14 @@ void main() {
     }
 
     [[unroll]] for (uint a = 0u; a < OUT_VECS; a++) {
-        column col = column_find(first_column + a * OUT_LANES + out_lane);
+        uint col = (first_column + a * OUT_LANES + out_lane) * 4u;
         [[unroll]] for (uint b = 0u; b < PIXELS; b++) {
             uint at = first_pixel + b * PIXEL_LANES + pixel_lane;
             uint y = at / PIXELS_W;
-            if (at < pixels)
-                column_store(col, image, y, at - y * PIXELS_W, sum[a * PIXELS + b]);
+            [[unroll]] for (uint j = 0u; j < 4u; j++) {
+                if (at < pixels)
+                    result_store(col + j, image, y, at - y * PIXELS_W, sum[a * PIXELS + b][j]);
+            }
         }
     }
 }

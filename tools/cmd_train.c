@@ -87,8 +87,9 @@ static void print_step(struct progress_state *state, const struct unet_train_pro
     fprintf(stderr, "%sstep %u/%u  loss %.4f  accuracy %.3f  rate %.3g  %.2f images/s  %s left%s",
             state->live ? "\r" : "", progress->step, progress->total_steps, progress->loss,
             progress->accuracy, progress->learning_rate,
-            state->step_seconds > 0 ? state->batch / state->step_seconds : 0.0, left,
-            state->live ? "\033[K" : "\n");
+            state->batch /
+                (state->timed_steps > 0 ? state->step_seconds : progress->seconds / done),
+            left, state->live ? "\033[K" : "\n");
     fflush(stderr);
     state->open_line = state->live;
     state->shown_step = progress->step;
@@ -162,7 +163,12 @@ static void report_end(const struct train_values *values, const struct progress_
 
 static bool train_on_device(const struct train_values *values, const struct plan *plan,
                             struct unet_device *device, struct err *err) {
-    struct progress_state state = {.live = isatty(STDERR_FILENO) == 1, .batch = plan->model.batch};
+    struct progress_state state = {
+        .live = isatty(STDERR_FILENO) == 1,
+        .model = plan->model.name,
+        .device = unet_device_get_info(device)->name,
+        .batch = plan->model.batch,
+    };
     const struct unet_train_options options = {
         .data_dir = values->data,
         .out_dir = values->out,

@@ -135,9 +135,10 @@ bool image_allocate(uint64_t width, uint64_t height, int channels, int bits, str
     if (width == 0 || height == 0)
         return err_set(err, ERR_INPUT, "the image is empty (%llux%llu pixels)",
                        (unsigned long long)width, (unsigned long long)height);
-    if (width > IMAGE_MAX_PIXELS || height > IMAGE_MAX_PIXELS || width * height > IMAGE_MAX_PIXELS)
-        return err_set(err, ERR_INPUT, "%llux%llu pixels are more than the limit of %llu",
-                       (unsigned long long)width, (unsigned long long)height,
+    if (width > IMAGE_MAX_SIDE || height > IMAGE_MAX_SIDE || width * height > IMAGE_MAX_PIXELS)
+        return err_set(err, ERR_INPUT,
+                       "%llux%llu pixels are past the limits of %u a side and %llu in all",
+                       (unsigned long long)width, (unsigned long long)height, IMAGE_MAX_SIDE,
                        (unsigned long long)IMAGE_MAX_PIXELS);
     out->pixels = calloc((size_t)(width * height) * (size_t)channels, sizeof *out->pixels);
     if (!out->pixels)

@@ -25,7 +25,9 @@
 
 #include "common/err.h"
 
-#define IMAGE_MAX_PIXELS ((uint64_t)1 << 30) /* of one page: guards against hostile headers */
+/* Of one page: guards against hostile headers. */
+#define IMAGE_MAX_PIXELS ((uint64_t)1 << 30)
+#define IMAGE_MAX_SIDE (1u << 20)
 
 struct image {
     int width, height;

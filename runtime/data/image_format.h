@@ -20,7 +20,7 @@ extern const struct image_format image_format_png;
 extern const struct image_format image_format_tiff;
 
 /* Checks a size from a header and allocates the pixels. ERR_INPUT when it is zero or past
- * IMAGE_MAX_PIXELS, or memory runs out. */
+ * the limits in image.h, ERR_IO when memory runs out. */
 bool image_allocate(uint64_t width, uint64_t height, int channels, int bits, struct image *out,
                     struct err *err);
 

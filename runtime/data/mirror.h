@@ -12,6 +12,10 @@
 static inline int mirror_index(int64_t index, int n) {
     if (index >= 0 && index < n)
         return (int)index;
+    if (index < 0 && index > -n) /* one reflection: the common case, without a division */
+        return (int)-index;
+    if (index >= n && index < 2 * (int64_t)n - 1)
+        return (int)(2 * ((int64_t)n - 1) - index);
     if (n == 1)
         return 0;
     int64_t period = 2 * ((int64_t)n - 1);

@@ -32,8 +32,7 @@ struct reader {
     FILE *stream;
     png_structp png;
     png_infop info;
-    png_bytep data;
-    png_bytepp rows;
+    png_bytep data; /* one row; all of them when interlaced */
     struct message message;
 };
 
@@ -77,26 +76,41 @@ static int set_conversions(struct reader *reader, enum image_use use) {
             return 1;
         }
         png_set_palette_to_rgb(reader->png);
-        png_set_strip_alpha(reader->png);
         return palette_is_grey(reader) ? 1 : 3;
     }
     if (png_get_bit_depth(reader->png, reader->info) < 8)
         png_set_expand_gray_1_2_4_to_8(reader->png);
-    png_set_strip_alpha(reader->png);
     return type & PNG_COLOR_MASK_COLOR ? 3 : 1;
 }
 
-/* libpng hands out big-endian samples; step > channels when a grey palette came as RGB. */
-static void unpack(const struct reader *reader, int step, struct image *out) {
-    for (int y = 0; y < out->height; y++) {
-        const uint8_t *from = reader->rows[y];
-        uint16_t *to = out->pixels + (size_t)y * (size_t)out->width * (size_t)out->channels;
-        for (int x = 0; x < out->width; x++)
-            for (int c = 0; c < out->channels; c++) {
-                size_t i = (size_t)x * (size_t)step + (size_t)c;
-                *to++ = out->bits == 16 ? (uint16_t)(from[2 * i] << 8 | from[2 * i + 1]) : from[i];
-            }
-    }
+/* libpng hands out big-endian samples, step of them per pixel: more than are wanted with alpha and
+ * for a grey palette, which comes as RGB. */
+static void unpack_row(const uint8_t *from, int step, int y, struct image *out) {
+    uint16_t *to = out->pixels + (size_t)y * (size_t)out->width * (size_t)out->channels;
+    for (int x = 0; x < out->width; x++)
+        for (int c = 0; c < out->channels; c++) {
+            size_t i = (size_t)x * (size_t)step + (size_t)c;
+            *to++ = out->bits == 16 ? (uint16_t)(from[2 * i] << 8 | from[2 * i + 1]) : from[i];
+        }
+}
+
+/* Row by row, so that a short file that claims to be large is found out before memory is used. */
+static bool decode_rows(struct reader *reader, int n_passes, struct image *out, struct err *err) {
+    size_t row_bytes = png_get_rowbytes(reader->png, reader->info);
+    size_t kept_rows = n_passes > 1 ? (size_t)out->height : 1;
+    int step = png_get_channels(reader->png, reader->info);
+    reader->data = calloc(kept_rows, row_bytes);
+    if (!reader->data)
+        return err_set(err, ERR_IO, "no memory for %dx%d pixels", out->width, out->height);
+    for (int pass = 0; pass < n_passes; pass++)
+        for (int y = 0; y < out->height; y++) {
+            png_bytep row = reader->data + (kept_rows > 1 ? (size_t)y * row_bytes : 0);
+            png_read_row(reader->png, row, NULL);
+            if (pass == n_passes - 1)
+                unpack_row(row, step, y, out);
+        }
+    png_read_end(reader->png, NULL);
+    return true;
 }
 
 __attribute__((noinline)) static bool decode(struct reader *reader, enum image_use use,
@@ -108,21 +122,12 @@ __attribute__((noinline)) static bool decode(struct reader *reader, enum image_u
     png_read_info(png, info);
     int channels = set_conversions(reader, use);
     int bits = png_get_bit_depth(png, info) == 16 ? 16 : 8;
-    png_set_interlace_handling(png);
-    png_read_update_info(png, info);
-    size_t height = png_get_image_height(png, info), row_bytes = png_get_rowbytes(png, info);
-    if (!image_allocate(png_get_image_width(png, info), height, channels, bits, out, err))
+    if (!image_allocate(png_get_image_width(png, info), png_get_image_height(png, info), channels,
+                        bits, out, err))
         return false;
-    reader->data = malloc(height * row_bytes);
-    reader->rows = malloc(height * sizeof *reader->rows);
-    if (!reader->data || !reader->rows)
-        return err_set(err, ERR_IO, "no memory for %dx%d pixels", out->width, out->height);
-    for (size_t y = 0; y < height; y++)
-        reader->rows[y] = reader->data + y * row_bytes;
-    png_read_image(png, reader->rows);
-    png_read_end(png, NULL);
-    unpack(reader, png_get_channels(png, info), out);
-    return true;
+    int n_passes = png_set_interlace_handling(png);
+    png_read_update_info(png, info); /* takes memory for rows: after the check of the size */
+    return decode_rows(reader, n_passes, out, err);
 }
 
 /* Apart from its caller, so that no local variable is alive across the jump. */
@@ -145,9 +150,7 @@ static bool read_page(void *state, size_t page, enum image_use use, struct image
                            : err_set(err, ERR_IO, "out of memory");
     png_destroy_read_struct(&reader->png, &reader->info, NULL);
     free(reader->data);
-    free(reader->rows);
     reader->data = NULL;
-    reader->rows = NULL;
     return ok;
 }
 

@@ -93,7 +93,8 @@ static void locate(const struct sampler *sampler, const struct sampler_place *pl
     *frame_x = place->x + x;
 }
 
-/* A row of the output, walked through the frame: from (y, x) in steps of (dy, dx). */
+/* A row of the output, walked through the frame: from (y, x) in steps of (dy, dx), one of which is
+ * zero. */
 struct walk {
     int y, x, dy, dx;
 };
@@ -109,9 +110,13 @@ static struct walk walk_row(const struct sampler *sampler, const struct sampler_
     return walk;
 }
 
-static size_t pixel_at(const struct dataset_frame *frame, int y, int x) {
-    return (size_t)mirror_index(y, frame->height) * (size_t)frame->width +
-           (size_t)mirror_index(x, frame->width);
+/* Walks on and returns the pixel left, mirrored into the frame. */
+static inline size_t walk_on(struct walk *walk, const struct dataset_frame *frame) {
+    size_t pixel = (size_t)mirror_index(walk->y, frame->height) * (size_t)frame->width +
+                   (size_t)mirror_index(walk->x, frame->width);
+    walk->y += walk->dy;
+    walk->x += walk->dx;
+    return pixel;
 }
 
 static void fill_image(const struct sampler *sampler, const struct sampler_place *place,
@@ -125,8 +130,8 @@ static void fill_image(const struct sampler *sampler, const struct sampler_place
         for (int i = 0; i < sampler->in_h; i++) {
             struct walk walk =
                 walk_row(sampler, place, i - sampler->margin_top, -sampler->margin_left);
-            for (int j = 0; j < sampler->in_w; j++, walk.y += walk.dy, walk.x += walk.dx)
-                *image++ = place->gain * from[pixel_at(frame, walk.y, walk.x)] + shift;
+            for (int j = 0; j < sampler->in_w; j++)
+                *image++ = place->gain * from[walk_on(&walk, frame)] + shift;
         }
     }
 }
@@ -137,12 +142,12 @@ void sampler_fill(const struct sampler *sampler, const struct sampler_place *pla
     fill_image(sampler, place, frame, image);
     for (int i = 0; i < sampler->out_h; i++) {
         struct walk walk = walk_row(sampler, place, i, 0);
-        for (int j = 0; j < sampler->out_w; j++, walk.y += walk.dy, walk.x += walk.dx) {
+        for (int j = 0; j < sampler->out_w; j++) {
             bool inside =
                 walk.y >= 0 && walk.y < frame->height && walk.x >= 0 && walk.x < frame->width;
-            size_t from = pixel_at(frame, walk.y, walk.x);
-            *labels++ = frame->classes[from];
-            *weights++ = inside ? frame->weights[from] : 0.0f;
+            size_t pixel = walk_on(&walk, frame);
+            *labels++ = frame->classes[pixel];
+            *weights++ = inside ? frame->weights[pixel] : 0.0f;
         }
     }
 }

@@ -151,8 +151,10 @@ static bool check_tensor(struct loader *loader, const struct plan_param *param, 
     uint64_t dims[SAFETENSORS_MAX_RANK];
     if (entry == NULL) {
         err_set(loader->err, ERR_INPUT, "%s: tensor %s is missing", loader->path, name);
-        return state < 0 || err_hint(loader->err, "the file holds weights only: it can be used, "
-                                                  "but training cannot go on from it");
+        if (state >= 0)
+            err_hint(loader->err, "the file holds weights only: it can be used, but training "
+                                  "cannot go on from it");
+        return false;
     }
     if (entry->type != SAFETENSORS_F32)
         return err_set(loader->err, ERR_INPUT, "%s: tensor %s does not hold 32-bit floats",

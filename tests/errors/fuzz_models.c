@@ -2,7 +2,7 @@
  * fuzz_models.c: random damage to model files. The reader must come back, with a model or with
  * mistakes that print; nothing else is asked. Built with sanitizers it finds the rest.
  *
- *   fuzz_models COUNT SEED FILE...
+ *   fuzz_models [COUNT [SEED [FILE...]]]      2000 mutants, seed 1, the shipped models
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -110,26 +110,41 @@ static bool try_text(const char *text, FILE *sink) {
     return ok;
 }
 
-int main(int argc, char **argv) {
-    if (argc < 4) {
-        fprintf(stderr, "usage: %s COUNT SEED FILE...\n", argv[0]);
-        return 2;
+static const char *const shipped[] = {"unet", "unet-2015-release", "fcn8", "sliding-window",
+                                      "demo"};
+
+/* Text number i: a file of the command line, or a shipped model. */
+static bool read_original(char *const *files, int n_files, int i, char *text) {
+    char path[1024];
+    const char *root = getenv("UNET_TEST_ROOT"); /* of the project; tests start there without it */
+    uint8_t *data;
+    size_t size;
+    struct err err = {0};
+    if (n_files > 0)
+        snprintf(path, sizeof(path), "%s", files[i % n_files]);
+    else
+        snprintf(path, sizeof(path), "%s/models/%s.yaml", root != NULL ? root : ".",
+                 shipped[(size_t)i % ARRAY_LEN(shipped)]);
+    if (!file_read(path, &data, &size, &err)) {
+        fprintf(stderr, "%s\n", err.text);
+        return false;
     }
-    const int count = atoi(argv[1]);
-    struct rng rng = rng_stream(strtoull(argv[2], NULL, 10), 0, 0);
+    snprintf(text, TEXT_MAX, "%s", (const char *)data);
+    free(data);
+    return true;
+}
+
+int main(int argc, char **argv) {
+    const int count = argc > 1 ? atoi(argv[1]) : 2000;
+    struct rng rng = rng_stream(argc > 2 ? strtoull(argv[2], NULL, 10) : 1, 0, 0);
     static char text[TEXT_MAX];
     FILE *sink = fopen("/dev/null", "w");
     int accepted = 0;
-    for (int i = 0; sink != NULL && i < count; i++) {
-        uint8_t *data;
-        size_t size;
-        struct err err = {0};
-        if (!file_read(argv[3 + i % (argc - 3)], &data, &size, &err)) {
-            fprintf(stderr, "%s\n", err.text);
+    if (sink == NULL || count < 1)
+        return 2;
+    for (int i = 0; i < count; i++) {
+        if (!read_original(argv + 3, MAX(0, argc - 3), i, text))
             return 4;
-        }
-        snprintf(text, sizeof(text), "%s", (const char *)data);
-        free(data);
         for (uint32_t n = 1 + rng_below(&rng, MUTATIONS_MAX); n > 0; n--)
             mutate(text, &rng);
         const double start = seconds();
@@ -139,8 +154,7 @@ int main(int argc, char **argv) {
             return 1;
         }
     }
-    if (sink == NULL || fclose(sink) != 0)
-        return 4;
-    printf("%d mutants read, %d of them still models\n", count, accepted);
+    fclose(sink);
+    fprintf(stderr, "%d mutants read, %d of them still models\n", count, accepted);
     return 0;
 }

@@ -48,6 +48,19 @@ static void add_train(struct hand *hand, uint32_t control) {
     hand_plan_finish(plan, program);
 }
 
+/* The weights as they lie in memory, through an activation of slope 1. */
+static void add_infer(struct hand *hand, uint32_t out) {
+    struct plan *plan = hand->plan;
+    const uint32_t weights = plan->params[hand->weights].tensor;
+    const uint32_t count = (uint32_t)(plan->tensors[weights].size_bytes / 4);
+    struct plan_program *program = hand_plan_program(plan, "infer");
+    const struct act_fwd_params params = {1, count, count, count, 1.0f};
+    hand_plan_port(plan, program, "out", PLAN_OUT, out);
+    hand_plan_record(plan, program, "copy", KERNEL_ID_act_fwd, (uint32_t[]){weights, out}, &params,
+                     false);
+    hand_plan_finish(plan, program);
+}
+
 struct hand make_hand(void) {
     struct hand hand = {.plan = hand_plan_new("by hand")};
     struct plan *plan = hand.plan;
@@ -60,6 +73,8 @@ struct hand make_hand(void) {
     add_guard(&hand, PLAN_BLOCK_IO);
     hand.gradient =
         hand_plan_tensor(plan, "gradient", PLAN_BLOCK_IO, PLAN_LAYOUT_WEIGHTS, conv_shape);
+    const uint32_t out = hand_plan_tensor(plan, "out", PLAN_BLOCK_IO, PLAN_LAYOUT_FLAT,
+                                          (struct shape){1, 1, 1, 144});
     add_guard(&hand, PLAN_BLOCK_ARENA);
     hand.t = hand_plan_tensor(plan, "t", PLAN_BLOCK_ARENA, PLAN_LAYOUT_FLAT, flat_shape);
     hand.weights = hand_plan_param(plan, "conv.weight", conv_shape, false, PLAN_INIT_NORMAL, 0.5f);
@@ -70,6 +85,7 @@ struct hand make_hand(void) {
                                               (struct shape){1, 1, 1, CONTROL_WORDS});
     add_sum(&hand);
     add_train(&hand, control);
+    add_infer(&hand, out);
     return hand;
 }
 

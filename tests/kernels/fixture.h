@@ -40,8 +40,8 @@ extern struct err err;
 
 /*
  * Program sum: y = (a + b) + c, in two records over a tensor of the arena. Program train_step: one
- * step of gradient descent of a convolution's weights with the gradient as input. Guard tensors
- * stand around what is written.
+ * step of gradient descent of a convolution's weights with the gradient as input. Program infer:
+ * copies these weights to a port. Guard tensors stand around what is written.
  */
 struct hand {
     struct plan *plan;

@@ -37,7 +37,7 @@ static const char *const messages[] = {
     "graph test: conv0 (conv): the input of 6x6 pixels is smaller than the kernel",
     "value image: is an input without a port",
     "value act1.act: is stored in a value outside the graph",
-    "value act1.act: is stored in a value that is stored itself",
+    "value conv0.conv: is stored in a value that is stored itself",
     "value conv2.conv: does not have the shape of its storage",
     "value act1.act: reaches past the channels of its storage",
     "value conv0.conv: only temporaries share memory",
@@ -92,7 +92,7 @@ static void break_graph(struct graph *graph, int how) {
         break;
     case 11: /* a chain */
         act->storage = conv;
-        conv->storage = nodes[2]->outputs[0];
+        conv->storage = act;
         break;
     case 12: /* not the same planes */
         nodes[2]->outputs[0]->storage = conv;

@@ -96,6 +96,9 @@ static void test_wrong_tensors(void **state) {
     EDIT(TENSOR("q").base = 1000, "tensor q: its base 1000 does not exist");
     EDIT(TENSOR("q").base = find_tensor(plan, "cat"), "tensor q: is no part of its base cat");
     EDIT(TENSOR("skip").offset_bytes += 256, "tensor skip: is no part of its base cat");
+    EDIT(TENSOR("skip").stride_n = TENSOR("skip").size_bytes = 0, "tensor skip: a shape of");
+    EDIT((TENSOR("skip").stride_n = 511, TENSOR("skip").size_bytes -= 4),
+         "tensor skip: is no part");
     EDIT(TENSOR("skip").type = PLAN_TYPE_U32, "tensor skip: block or type differs");
     EDIT(TENSOR("cat").base = find_tensor(plan, "skip"), "tensor cat: is no part");
     EDIT(TENSOR("c2.bias").offset_bytes = TENSOR("c1.bias").offset_bytes,
@@ -174,6 +177,8 @@ static void test_wrong_records(void **state) {
     EDIT(STEP("last.bias")->tensors[2] = find_tensor(plan, "c1.bm"), "m (tensor c1.bm): the");
     EDIT(STEP("last.weight")->tensors[2] = find_tensor(plan, "c2.m"), "with the states that the");
     EDIT(STEP("last transposed")->params[2] = 8, "the kernel's sizes are not the tensor's");
+    /* The second image of up alone is hit. */
+    EDIT(TENSOR("q").offset_bytes = 2048, "x (tensor q) and y (tensor up) overlap");
     /* In place is for four kernels, and for the same tensor. */
     EDIT(INFER("c2 forward")->tensors[0] = find_tensor(plan, "q"), "x (tensor q): the kernel's");
     EDIT(STEP("last data gradient")->tensors[3] = find_tensor(plan, "f"),

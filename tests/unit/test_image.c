@@ -90,6 +90,7 @@ struct raw_png {
     int n_palette;
     const uint8_t *rows;
     size_t row_bytes;
+    bool transparent; /* index 0 of the palette */
 };
 
 static const char *write_raw_png(const char *name, const struct raw_png *raw) {
@@ -103,6 +104,8 @@ static const char *write_raw_png(const char *name, const struct raw_png *raw) {
                  PNG_COMPRESSION_TYPE_DEFAULT, PNG_FILTER_TYPE_DEFAULT);
     if (raw->palette)
         png_set_PLTE(png, info, raw->palette, raw->n_palette);
+    if (raw->transparent)
+        png_set_tRNS(png, info, (const png_byte[]){0}, 1, NULL);
     png_write_info(png, info);
     png_bytep rows[64];
     for (uint32_t y = 0; y < raw->height; y++)
@@ -117,7 +120,12 @@ static const char *write_raw_png(const char *name, const struct raw_png *raw) {
 static void test_png_low_bits(void **state) {
     (void)state;
     static const uint8_t one[] = {0xA0}, four[] = {0x0F, 0x70};
-    struct raw_png raw = {3, 1, 1, PNG_COLOR_TYPE_GRAY, PNG_INTERLACE_NONE, NULL, 0, one, 1};
+    struct raw_png raw = {.width = 3,
+                          .height = 1,
+                          .bits = 1,
+                          .type = PNG_COLOR_TYPE_GRAY,
+                          .rows = one,
+                          .row_bytes = 1};
     struct image image = load(write_raw_png("one.png", &raw), IMAGE_LABELS);
     expect_pixels(&image, 3, 1, 1, 8, (const uint16_t[]){255, 0, 255});
     image_free(&image);
@@ -134,14 +142,24 @@ static void test_png_palette(void **state) {
     static const uint8_t indices[] = {2, 0, 1};
     static const png_color colours[] = {{0, 0, 0}, {200, 0, 0}, {0, 100, 50}};
     static const png_color greys[] = {{9, 9, 9}, {80, 80, 80}, {255, 255, 255}};
-    struct raw_png raw = {3, 1,       8, PNG_COLOR_TYPE_PALETTE, PNG_INTERLACE_NONE, colours,
-                          3, indices, 3};
+    struct raw_png raw = {.width = 3,
+                          .height = 1,
+                          .bits = 8,
+                          .type = PNG_COLOR_TYPE_PALETTE,
+                          .palette = colours,
+                          .n_palette = 3,
+                          .rows = indices,
+                          .row_bytes = 3};
     const char *path = write_raw_png("palette.png", &raw);
     struct image image = load(path, IMAGE_PICTURE);
     expect_pixels(&image, 3, 1, 3, 8, (const uint16_t[]){0, 100, 50, 0, 0, 0, 200, 0, 0});
     image_free(&image);
     image = load(path, IMAGE_LABELS);
     expect_pixels(&image, 3, 1, 1, 8, (const uint16_t[]){2, 0, 1});
+    image_free(&image);
+    raw.transparent = true;
+    image = load(write_raw_png("clear.png", &raw), IMAGE_PICTURE);
+    expect_pixels(&image, 3, 1, 3, 8, (const uint16_t[]){0, 100, 50, 0, 0, 0, 200, 0, 0});
     image_free(&image);
     raw.palette = greys;
     path = write_raw_png("greys.png", &raw);
@@ -156,8 +174,14 @@ static void test_png_packed_palette(void **state) {
     (void)state;
     static const uint8_t indices[] = {0x90}; /* 2 bits each: 2, 1, 0 */
     static const png_color colours[] = {{0, 0, 0}, {200, 0, 0}, {0, 100, 50}};
-    struct raw_png raw = {3, 1,       2, PNG_COLOR_TYPE_PALETTE, PNG_INTERLACE_NONE, colours,
-                          3, indices, 1};
+    struct raw_png raw = {.width = 3,
+                          .height = 1,
+                          .bits = 2,
+                          .type = PNG_COLOR_TYPE_PALETTE,
+                          .palette = colours,
+                          .n_palette = 3,
+                          .rows = indices,
+                          .row_bytes = 1};
     struct image image = load(write_raw_png("packed.png", &raw), IMAGE_LABELS);
     expect_pixels(&image, 3, 1, 1, 8, (const uint16_t[]){2, 1, 0});
     image_free(&image);
@@ -166,12 +190,22 @@ static void test_png_packed_palette(void **state) {
 static void test_png_alpha_and_interlace(void **state) {
     (void)state;
     static const uint8_t rgba[] = {1, 2, 3, 0, 4, 5, 6, 128}, grey16[] = {0x12, 0x34, 0xff, 0xff};
-    struct raw_png raw = {2, 1, 8, PNG_COLOR_TYPE_RGB_ALPHA, PNG_INTERLACE_ADAM7, NULL, 0, rgba, 8};
+    struct raw_png raw = {.width = 2,
+                          .height = 1,
+                          .bits = 8,
+                          .type = PNG_COLOR_TYPE_RGB_ALPHA,
+                          .interlace = PNG_INTERLACE_ADAM7,
+                          .rows = rgba,
+                          .row_bytes = 8};
     struct image image = load(write_raw_png("rgba.png", &raw), IMAGE_PICTURE);
     expect_pixels(&image, 2, 1, 3, 8, (const uint16_t[]){1, 2, 3, 4, 5, 6});
     image_free(&image);
-    raw = (struct raw_png){1, 1,      16, PNG_COLOR_TYPE_GRAY_ALPHA, PNG_INTERLACE_NONE, NULL,
-                           0, grey16, 4};
+    raw = (struct raw_png){.width = 1,
+                           .height = 1,
+                           .bits = 16,
+                           .type = PNG_COLOR_TYPE_GRAY_ALPHA,
+                           .rows = grey16,
+                           .row_bytes = 4};
     image = load(write_raw_png("greya.png", &raw), IMAGE_PICTURE);
     expect_pixels(&image, 1, 1, 1, 16, (const uint16_t[]){0x1234});
     image_free(&image);
@@ -179,7 +213,13 @@ static void test_png_alpha_and_interlace(void **state) {
     uint16_t expected[20 * 20];
     for (int i = 0; i < 400; i++)
         expected[i] = rows[i] = (uint8_t)(i * 7);
-    raw = (struct raw_png){20, 20, 8, PNG_COLOR_TYPE_GRAY, PNG_INTERLACE_ADAM7, NULL, 0, rows, 20};
+    raw = (struct raw_png){.width = 20,
+                           .height = 20,
+                           .bits = 8,
+                           .type = PNG_COLOR_TYPE_GRAY,
+                           .interlace = PNG_INTERLACE_ADAM7,
+                           .rows = rows,
+                           .row_bytes = 20};
     image = load(write_raw_png("interlaced.png", &raw), IMAGE_PICTURE);
     expect_pixels(&image, 20, 20, 1, 8, expected);
     image_free(&image);
@@ -461,10 +501,12 @@ static void test_name_does_not_matter(void **state) {
     image_free(&image);
 }
 
-/* Big-endian number in a PNG header, with the checksum made right again. */
-static void patch_png_width(uint8_t *data, uint32_t width) {
-    for (int i = 0; i < 4; i++)
+/* Changes a PNG's header and makes its checksum right again. */
+static void patch_png_size(uint8_t *data, uint32_t width, uint32_t height) {
+    for (int i = 0; i < 4; i++) {
         data[16 + i] = (uint8_t)(width >> (24 - 8 * i));
+        data[20 + i] = (uint8_t)(height >> (24 - 8 * i));
+    }
     uint32_t crc = 0xffffffffu;
     for (int i = 12; i < 29; i++) {
         crc ^= data[i];
@@ -485,7 +527,10 @@ static void test_hostile_size(void **state) {
     const char *path = scratch_path("huge.png");
     assert_true(image_write_png(path, &image, &err));
     assert_true(file_read(path, &data, &size_bytes, &err));
-    patch_png_width(data, 0x7ffffff0u);
+    patch_png_size(data, 0x7ffffff0u, 4);
+    assert_true(file_write(path, data, size_bytes, &err));
+    expect_failure(path, ERR_INPUT, "limit");
+    patch_png_size(data, 1u << 17, 1u << 17); /* sides are fine, their product is not */
     assert_true(file_write(path, data, size_bytes, &err));
     expect_failure(path, ERR_INPUT, "limit");
     free(data);

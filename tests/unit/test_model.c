@@ -550,7 +550,7 @@ static const char joined[] =
 static void check_program(struct model *model, enum model_program program) {
     struct graph graph;
     struct err err = {0};
-    const int batch = program == MODEL_TRAIN ? 2 : 1, h = 33 - 5, w = 40 - 5;
+    const int batch = 2, h = 33 - 5, w = 40 - 5;
     graph_init(&graph, &model->arena, "checked");
     if (!build_graph(model, program, &graph, &err) || !graph_check(&graph, &err))
         fail_msg("%s", err.text);
@@ -608,6 +608,18 @@ static void test_margins(void **state) {
     model_free(model);
 }
 
+static void test_missing_file(void **state) {
+    (void)state;
+    struct model *model;
+    struct diag diag;
+    diag_init(&diag, "nowhere.yaml", NULL);
+    assert_false(model_load("no such folder/nowhere.yaml", NULL, 0, &model, &diag));
+    assert_int_equal(diag.count, 1);
+    assert_null(model);
+    diag_free(&diag);
+    model_free(model);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_expressions),
@@ -626,6 +638,7 @@ int main(void) {
         cmocka_unit_test(test_legal_tiles),
         cmocka_unit_test(test_graphs),
         cmocka_unit_test(test_margins),
+        cmocka_unit_test(test_missing_file),
     };
     const char *root = getenv("UNET_TEST_ROOT"); /* of the project; tests start there without it */
     static char folder[1024];

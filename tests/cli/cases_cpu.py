@@ -1,0 +1,149 @@
+"""Cases that need no device: the compiler, plans, mistakes on the command line, samples."""
+import json
+import os
+import shutil
+import subprocess
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+
+
+def set_up(lab):
+    shutil.copy(os.path.join(HERE, "tiny.yaml"), lab.file("tiny.yaml"))
+    lab.good("unetc tiny.yaml -o tiny.plan -q")
+    plan = lab.read("tiny.plan")
+    lab.write("short.plan", plan[:1000])
+    middle = len(plan) // 2
+    lab.write("flipped.plan", plan[:middle] + bytes([plan[middle] ^ 1]) + plan[middle + 1:])
+    lab.write("longer.plan", plan + b"more")
+    lab.write("empty.plan", b"")
+    model = lab.read("tiny.yaml").decode()
+    lab.write("wrong.yaml", model.replace("maxpool: 2", "maxpol: 2").replace(
+        "${width * 2}", "${widht * 2}").encode())
+    lab.write("binary.yaml", b"model: x\0y")
+
+
+# name, command, and "changes" where a failing command may leave files
+GOLDEN = [
+    ("unetc-help", "unetc --help"),
+    ("unetc-no-model", "unetc"),
+    ("unetc-missing-file", "unetc nothere.yaml"),
+    ("unetc-two-models", "unetc tiny.yaml other.yaml"),
+    ("unetc-set-unknown", "unetc tiny.yaml --set wdith=3"),
+    ("unetc-set-no-value", "unetc tiny.yaml --set width"),
+    ("unetc-set-bad-value", "unetc tiny.yaml --set width=-1"),
+    ("unetc-tile-odd", "unetc tiny.yaml --set tile=25"),
+    ("unetc-mistakes", "unetc wrong.yaml"),
+    ("unetc-binary", "unetc binary.yaml"),
+    ("unetc-dump-unknown", "unetc tiny.yaml --dump fusion"),
+    ("unetc-unknown-option", "unetc tiny.yaml --explian"),
+    ("unetc-short-option", "unetc tiny.yaml -x"),
+    ("unetc-output-unwritable", "unetc tiny.yaml -o nowhere/tiny.plan"),
+    ("unetc-verify", "unetc --verify tiny.plan"),
+    ("unetc-verify-truncated", "unetc --verify short.plan"),
+    ("unetc-verify-flipped", "unetc --verify flipped.plan"),
+    ("unetc-verify-longer", "unetc --verify longer.plan"),
+    ("unetc-verify-empty", "unetc --verify empty.plan"),
+    ("unetc-verify-not-a-plan", "unetc --verify tiny.yaml"),
+    ("unetc-verify-and-model", "unetc --verify tiny.plan tiny.yaml"),
+    ("unetrun-help", "unetrun --help"),
+    ("unetrun-train-help", "unetrun train --help"),
+    ("unetrun-no-command", "unetrun"),
+    ("unetrun-unknown-command", "unetrun trian tiny.plan"),
+    ("unetrun-option-first", "unetrun --quiet info tiny.plan"),
+    ("info-missing-plan", "unetrun info"),
+    ("info-missing-file", "unetrun info nothere.plan"),
+    ("info-truncated", "unetrun info short.plan"),
+    ("info-two-plans", "unetrun info tiny.plan tiny.plan"),
+    ("info-flag-value", "unetrun info tiny.plan --json=yes"),
+    ("train-missing-out", "unetrun train tiny.plan --data data"),
+    ("train-unknown-option", "unetrun train tiny.plan --data data --out out --stesp 5"),
+    ("train-steps-zero", "unetrun train tiny.plan --data data --out out --steps 0"),
+    ("train-steps-word", "unetrun train tiny.plan --data data --out out --steps many"),
+    ("train-steps-no-value", "unetrun train tiny.plan --data data --out out --steps"),
+    ("train-value-is-option", "unetrun train tiny.plan --data --out out"),
+    ("train-option-twice", "unetrun train tiny.plan --data a --data b --out out"),
+    ("train-two-validations",
+     "unetrun train tiny.plan --data data --out out --val other --val-frames 01"),
+    ("train-seed-negative", "unetrun train tiny.plan --data data --out out --seed -1"),
+    ("infer-no-image", "unetrun infer tiny.plan --weights w.safetensors --out out"),
+    ("infer-tta-three", "unetrun infer tiny.plan --weights w.safetensors --out out --tta 3 a.png"),
+    ("eval-metric-unknown",
+     "unetrun eval tiny.plan --weights w.safetensors --data data --metric instances"),
+    ("bench-truncated", "unetrun bench short.plan"),
+    ("sample-no-directory", "unetrun sample"),
+    ("sample-kind-unknown", "unetrun sample out --kind membrne"),
+    ("sample-size-word", "unetrun sample out --size 64"),
+    ("sample-size-small", "unetrun sample out --size 8x8"),
+    ("sample-unwritable", "unetrun sample tiny.plan/out --count 1 --size 32x32"),
+]
+
+
+def check_default_output(lab):
+    """MODEL.plan in the current directory, the same bytes as with -o."""
+    lab.good("unetc tiny.yaml -o again.plan")
+    os.remove(lab.file("tiny.plan"))
+    lab.good("unetc tiny.yaml")
+    assert lab.read("tiny.plan") == lab.read("again.plan"), "two compilations differ"
+
+
+def check_dump_all(lab):
+    out = lab.good("unetc tiny.yaml -o dump.plan --dump all")
+    for name in ("build", "autodiff", "fuse"):
+        assert "after " + name in out, "no dump after pass " + name
+
+
+def check_explain(lab):
+    out = lab.good("unetc tiny.yaml -o explained.plan --explain")
+    assert "210" in out, "the number of parameters is not in the report"
+
+
+def check_info_json(lab):
+    info = json.loads(lab.good("unetrun info tiny.plan --json"))
+    assert info["parameters"] == 210, info["parameters"]
+    assert info["input"] == [1, 1, 24, 24] and info["output"] == [1, 2, 16, 16]
+    assert [p["name"] for p in info["programs"]] == ["train_step", "evaluate", "infer"]
+    for program in info["programs"]:
+        assert 0 < program["lower_bound_bytes"] <= program["arena_bytes"]
+        assert program["arena_bytes"] <= program["naive_arena_bytes"]
+
+
+def check_info_text(lab):
+    out = lab.good("unetrun info tiny.plan")
+    for text in ("model        tiny, from tiny.yaml\n", "1 channel, 24 x 24 pixels\n",
+                 "parameters   210 in 10 tensors\n", "0 = membrane (class 0, weight 2), 255 = cell",
+                 "\ntrain_step  ", "  out  probs      1 x 2 x 16 x 16\n"):
+        assert text in out, "%r is not in\n%s" % (text, out)
+
+
+def check_set_changes_plan(lab):
+    lab.good("unetc tiny.yaml -o wide.plan --set width=3 --set tile=28")
+    info = json.loads(lab.good("unetrun info wide.plan --json"))
+    assert info["overrides"] == "width=3 tile=28", info["overrides"]
+    assert info["input"][2:] == [28, 28]
+
+
+def check_sample_repeats(lab):
+    for name in ("one", "two"):
+        lab.good("unetrun sample %s --count 2 --size 40x36 --seed 7 -q" % name)
+    for path in ("images/00.png", "images/01.png", "labels/00.png", "labels/01.png"):
+        assert lab.read("one/" + path) == lab.read("two/" + path), path + " differs"
+    lab.good("unetrun sample three --count 2 --size 40x36 --seed 8 -q")
+    assert lab.read("one/images/00.png") != lab.read("three/images/00.png"), "the seed is ignored"
+
+
+def check_quiet(lab):
+    code, out, err = lab.run("unetrun sample quiet --count 1 --size 32x32 --quiet")
+    assert (code, out, err) == (0, "", ""), (code, out, err)
+
+
+def check_full_disk(lab):
+    """Results that cannot be written are exit status 4, not silence."""
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([lab.tools["unetrun"], "info", "tiny.plan"], cwd=lab.path,
+                              stdout=full, stderr=subprocess.PIPE)
+    assert done.returncode == 4, done.returncode
+    assert b"standard output" in done.stderr, done.stderr
+
+
+CHECKS = [check_default_output, check_dump_all, check_explain, check_info_json, check_info_text,
+          check_set_changes_plan, check_sample_repeats, check_quiet, check_full_disk]

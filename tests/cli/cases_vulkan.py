@@ -1,0 +1,330 @@
+"""Cases that need a device: training, inference, scores, measurements."""
+import csv
+import io
+import json
+import os
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import time
+
+import pictures
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(HERE, "..", "..", "tools"))
+import png  # noqa: E402
+
+
+def edit_checkpoint(lab, name, old, new):
+    """A copy of the trained weights with a text of the header replaced by one of equal length."""
+    data = lab.read("run/last.safetensors")
+    size = struct.unpack("<Q", data[:8])[0]
+    header = data[8:8 + size]
+    assert old in header and len(old) == len(new), "%r is not in %r" % (old, header)
+    lab.write(name, data[:8] + header.replace(old, new) + data[8 + size:])
+
+
+def make_plans(lab):
+    shutil.copy(os.path.join(HERE, "tiny.yaml"), lab.file("tiny.yaml"))
+    lab.good("unetc tiny.yaml -o tiny.plan -q")
+    lab.good("unetc tiny.yaml -o large.plan -q --set tile=72 --set batch=1")
+    lab.good("unetc tiny.yaml -o batch.plan -q --set batch=3")
+    lab.good("unetc tiny.yaml -o steep.plan -q --set optimiser=sgd --set rate=1000 "
+             "--set scale=1000000 --set steps=20")
+    lab.write("short.plan", lab.read("tiny.plan")[:1000])
+
+
+def make_data(lab):
+    lab.good("unetrun sample data --count 4 --size 64x48 --seed 5 -q")
+    lab.good("unetrun sample cells --count 1 --size 64x48 --kind cells -q")
+    for name in ("alone", "sizes", "colour", "broken"):
+        shutil.copytree(lab.file("data"), lab.file(name))
+    os.remove(lab.file("alone/labels/02.png"))
+    lab.write("sizes/labels/01.png", pictures.png(64, 40, 1, lambda x, y: 255))
+    lab.write("colour/images/03.png", pictures.png(64, 48, 3, lambda x, y: (x, y, 9)))
+    lab.write("broken/images/00.png", lab.read("data/images/00.png")[:600])
+    lab.write("broken.png", lab.read("data/images/00.png")[:600])
+    lab.write("text.png", b"this is no picture\n")
+    lab.write("colour.png", pictures.png(20, 20, 3, lambda x, y: (x, y, 9)))
+    lab.write("other/00.png", pictures.png(33, 20, 1, pictures.texture))
+    pages = [bytes(pictures.texture(x + page, y) for y in range(30) for x in range(41))
+             for page in range(2)]
+    lab.write("stack.tif", pictures.tiff(41, 30, pages))
+    lab.write("odd.png", pictures.png(61, 47, 1, pictures.texture))
+    lab.write("dot.png", pictures.png(1, 1, 1, lambda x, y: 7))
+
+
+def set_up(lab):
+    make_plans(lab)
+    make_data(lab)
+    devices = json.loads(lab.good("unetrun devices --json"))["devices"]
+    for device in devices:
+        lab.replacements += [(device["name"], "DEVICE"), (device["driver"], "DRIVER")]
+    lab.good("unetrun train tiny.plan --data data --out run --val-frames 03 --seed 9 -q")
+    weights = lab.read("run/last.safetensors")
+    lab.write("cut.safetensors", weights[:len(weights) - 40])
+    marker = b'"model_hash":"'
+    at = weights.index(marker) + len(marker)
+    edit_checkpoint(lab, "stranger.safetensors", weights[at:at + 16], b"0123456789abcdef")
+    edit_checkpoint(lab, "renamed.safetensors", b"score.bias", b"score.bios")
+
+
+INFER = "unetrun infer tiny.plan --weights run/last.safetensors --out out "
+
+# name, command, and "changes" where a failing command may leave files
+GOLDEN = [
+    ("devices-unknown-name", "unetrun devices --device no-such-device"),
+    ("devices-unknown-number", "unetrun bench tiny.plan --device 99"),
+    ("train",
+     "unetrun train tiny.plan --data data --out out-train --val-frames 00,02-03 --steps 1"),
+    ("train-missing-plan", "unetrun train nothere.plan --data data --out out"),
+    ("train-truncated-plan", "unetrun train short.plan --data data --out out"),
+    ("train-no-data", "unetrun train tiny.plan --data nowhere --out out"),
+    ("train-empty-data", "unetrun train tiny.plan --data run --out out"),
+    ("train-partner-missing", "unetrun train tiny.plan --data alone --out out"),
+    ("train-sizes-differ", "unetrun train tiny.plan --data sizes --out out"),
+    ("train-colour", "unetrun train tiny.plan --data colour --out out"),
+    ("train-broken-image", "unetrun train tiny.plan --data broken --out out"),
+    ("train-label-values", "unetrun train tiny.plan --data cells --out out"),
+    ("train-frames-unknown", "unetrun train tiny.plan --data data --out out --val-frames 02-07"),
+    ("train-frames-backwards", "unetrun train tiny.plan --data data --out out --val-frames 2-1"),
+    ("train-frames-all", "unetrun train tiny.plan --data data --out out --val-frames 0-3"),
+    ("train-frames-empty-item", "unetrun train tiny.plan --data data --out out --val-frames 1,,2"),
+    ("train-val-missing", "unetrun train tiny.plan --data data --out out --val nowhere"),
+    ("train-out-is-file", "unetrun train tiny.plan --data data --out tiny.plan"),
+    ("train-out-unwritable", "unetrun train tiny.plan --data data --out tiny.plan/out"),
+    ("train-resume-missing", "unetrun train tiny.plan --data data --out out --resume nothere"),
+    ("train-resume-stranger",
+     "unetrun train tiny.plan --data data --out out --resume stranger.safetensors"),
+    ("train-resume-seed",
+     "unetrun train tiny.plan --data data --out run --resume run/last.safetensors --seed 8"),
+    ("train-resume-complete",
+     "unetrun train tiny.plan --data data --out run --resume run/last.safetensors"),
+    ("train-diverges", "unetrun train steep.plan --data data --out out-steep -q", "changes"),
+    ("infer", INFER + "data/images/00.png stack.tif dot.png"),
+    ("infer-missing-weights",
+     "unetrun infer tiny.plan --weights nothere.safetensors --out out data/images/00.png"),
+    ("infer-weights-stranger",
+     "unetrun infer tiny.plan --weights stranger.safetensors --out out data/images/00.png"),
+    ("infer-weights-renamed",
+     "unetrun infer tiny.plan --weights renamed.safetensors --out out data/images/00.png"),
+    ("infer-weights-cut",
+     "unetrun infer tiny.plan --weights cut.safetensors --out out data/images/00.png"),
+    ("infer-weights-no-safetensors",
+     "unetrun infer tiny.plan --weights tiny.yaml --out out data/images/00.png"),
+    ("infer-missing-image", INFER + "data/images/00.png nothere.png"),
+    ("infer-broken-image", INFER + "data/images/01.png broken.png"),
+    ("infer-text", INFER + "text.png"),
+    ("infer-colour", INFER + "colour.png"),
+    ("infer-same-stem", INFER + "data/images/00.png other/00.png"),
+    ("infer-over-input",
+     "unetrun infer tiny.plan --weights run/last.safetensors --out other other/00.png"),
+    ("infer-same-directory", INFER + "odd.png --overlay out"),
+    ("infer-out-unwritable",
+     "unetrun infer tiny.plan --weights run/last.safetensors --out tiny.plan/x odd.png"),
+    ("eval-data-missing",
+     "unetrun eval tiny.plan --weights run/last.safetensors --data nowhere"),
+    ("eval-frames-unknown",
+     "unetrun eval tiny.plan --weights run/last.safetensors --data data --frames 17"),
+    ("bench-program-unknown", "unetrun bench tiny.plan --program forward"),
+]
+
+
+def rows(lab, path):
+    return list(csv.DictReader(io.StringIO(lab.read(path).decode())))
+
+
+def without_times(table):
+    return [{k: v for k, v in row.items() if "seconds" not in k} for row in table]
+
+
+def check_metrics(lab):
+    table = rows(lab, "run/metrics.csv")
+    assert [int(r["step"]) for r in table] == [1, 2, 3, 4, 5, 6], table
+    assert all(0 < float(r["loss"]) < 10 and 0 <= float(r["accuracy"]) <= 1 for r in table), table
+    assert all(float(a["seconds"]) <= float(b["seconds"]) for a, b in zip(table, table[1:]))
+    last = table[-1]
+    assert 0 <= float(last["validation_pixel_error"]) <= 1, last
+    best = min(float(r["validation_loss"]) for r in table if r["validation_loss"])
+    size = struct.unpack("<Q", lab.read("run/best.safetensors")[:8])[0]
+    header = json.loads(lab.read("run/best.safetensors")[8:8 + size])
+    assert abs(float(header["__metadata__"]["best_score"]) - best) < 1e-6, header
+
+
+def check_training_repeats(lab):
+    lab.good("unetrun train tiny.plan --data data --out again --val-frames 03 --seed 9 -q")
+    assert lab.read("again/last.safetensors") == lab.read("run/last.safetensors")
+    assert without_times(rows(lab, "again/metrics.csv")) == \
+        without_times(rows(lab, "run/metrics.csv"))
+    lab.good("unetrun train tiny.plan --data data --out seed --val-frames 03 --seed 8 -q")
+    assert lab.read("seed/last.safetensors") != lab.read("run/last.safetensors"), "seed ignored"
+
+
+def check_resume(lab):
+    """Continued from the checkpoint of step 4, the run ends as the one that was not interrupted;
+    rows past the checkpoint, left by a run that was killed later, are dropped."""
+    train = "unetrun train tiny.plan --data data --out part --val-frames 03 -q "
+    lab.good(train + "--seed 9 --checkpoint-every 4")
+    shutil.copy(lab.file("run/last.safetensors"), lab.file("part/last.safetensors"))
+    lab.good("unetrun train tiny.plan --data data --out stop --val-frames 03 -q --seed 9 --steps 4")
+    size = struct.unpack("<Q", lab.read("stop/last.safetensors")[:8])[0]
+    header = lab.read("stop/last.safetensors")[8:8 + size]
+    data = lab.read("stop/last.safetensors")[8 + size:]
+    assert b'"total_steps":"4"' in header, header
+    lab.write("part/four.safetensors", struct.pack("<Q", size) +
+              header.replace(b'"total_steps":"4"', b'"total_steps":"6"') + data)
+    lab.good(train + "--resume part/four.safetensors")
+    assert lab.read("part/last.safetensors") == lab.read("run/last.safetensors"), "weights differ"
+    table, whole = rows(lab, "part/metrics.csv"), rows(lab, "run/metrics.csv")
+    assert [r["step"] for r in table] == [r["step"] for r in whole], table
+    assert [r["loss"] for r in table] == [r["loss"] for r in whole], table
+
+
+def check_interrupt(lab):
+    """A signal ends the run after its step, with status 0 and a checkpoint to go on from."""
+    process = lab.start("unetrun train tiny.plan --data data --out halt --steps 100000")
+    path = lab.file("halt/metrics.csv")
+    for _ in range(1200):
+        if os.path.exists(path) and len(lab.read("halt/metrics.csv").splitlines()) > 3:
+            break
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    done = int(rows(lab, "halt/metrics.csv")[-1]["step"])
+    assert "--resume halt/last.safetensors" in err.decode(), err
+    lab.good("unetrun train tiny.plan --data data --out halt --steps %d -q "
+             "--resume halt/last.safetensors" % (done + 2))
+    assert [int(r["step"]) for r in rows(lab, "halt/metrics.csv")] == list(range(1, done + 3))
+
+
+def check_divergence_keeps_checkpoint(lab):
+    lab.run("unetrun train steep.plan --data data --out steep --checkpoint-every 1 -q")
+    table = rows(lab, "steep/metrics.csv") if os.path.exists(lab.file("steep/metrics.csv")) else []
+    assert all(float(r["loss"]) == float(r["loss"]) for r in table), table
+    if os.path.exists(lab.file("steep/last.safetensors")):
+        lab.good("unetrun infer steep.plan --weights steep/last.safetensors --out steep-out "
+                 "odd.png")
+
+
+def check_infer_outputs(lab):
+    lab.good(INFER + "data/images/00.png stack.tif dot.png -q")
+    for name, size in (("00", (64, 48)), ("stack-000", (41, 30)), ("stack-001", (41, 30)),
+                       ("dot", (1, 1))):
+        header = pictures.png_header(lab.read("out/%s.png" % name))
+        assert header == size + (8, 0), (name, header)
+
+
+def infer(lab, plan, out, more=""):
+    lab.good("unetrun infer %s --weights run/last.safetensors --out %s --probabilities %s-p -q %s "
+             "odd.png data/images/01.png stack.tif" % (plan, out, out, more))
+    names = ("odd", "01", "stack-000", "stack-001")
+    return {name: lab.read("%s-p/%s.png" % (out, name)) for name in names}
+
+
+def check_tiles_equal_whole(lab):
+    """Plans of other tile sizes and batches give the same probabilities: the large tile holds each
+    of these images whole, the small one needs up to twelve tiles."""
+    small, large, batch = (infer(lab, "%s.plan" % name, "t-" + name)
+                           for name in ("tiny", "large", "batch"))
+    assert small == large, [k for k in small if small[k] != large[k]]
+    assert small == batch, [k for k in small if small[k] != batch[k]]
+
+
+def check_tta(lab):
+    plain = infer(lab, "tiny.plan", "t-one")
+    four = infer(lab, "tiny.plan", "t-four", "--tta 4")
+    eight = infer(lab, "tiny.plan", "t-eight", "--tta 8")
+    assert plain != four and four != eight, "averaging changes nothing"
+    assert eight == infer(lab, "large.plan", "t-eight-large", "--tta 8"), "differs by tile size"
+
+
+def check_probability_picture(lab):
+    infer(lab, "tiny.plan", "t-picture")
+    assert pictures.png_header(lab.read("t-picture-p/odd.png")) == (61, 47, 16, 0)
+
+
+def check_overlays(lab):
+    lab.good(INFER + "--overlay over odd.png -q")
+    assert pictures.png_header(lab.read("over/odd.png"))[:2] == (61, 47)
+    lab.good("unetrun eval tiny.plan --weights run/last.safetensors --data data --overlay sides -q")
+    assert pictures.png_header(lab.read("sides/00.png"))[0] > 3 * 64
+
+
+def check_eval(lab):
+    scores = json.loads(lab.good(
+        "unetrun eval tiny.plan --weights run/last.safetensors --data data --frames 3 --json"))
+    assert scores["images"] == 1 and scores["pixels"] == 64 * 48, scores
+    last = rows(lab, "run/metrics.csv")[-1]
+    assert abs(scores["pixel_error"] - float(last["validation_pixel_error"])) < 1e-6, scores
+    assert abs(scores["iou"] - float(last["validation_iou"])) < 1e-6, scores
+    assert [c["name"] for c in scores["classes"]] == ["membrane", "cell"], scores
+    out = lab.good("unetrun eval tiny.plan --weights run/last.safetensors --data data")
+    for text in ("pixel error", "pixel accuracy", "mean IoU", "IoU membrane", "V_Rand"):
+        assert text in out, out
+
+
+def check_bench(lab):
+    for program in ("infer", "evaluate", "train_step"):
+        result = json.loads(lab.good("unetrun bench tiny.plan --program %s --repeat 3 --json" %
+                                     program))
+        for key in ("device", "driver", "program", "seconds_median", "seconds_min", "gflop",
+                    "gflops", "arena_bytes", "weight_bytes"):
+            assert key in result, key
+        assert result["program"] == program
+        assert 0 < result["seconds_min"] <= result["seconds_median"], result
+        assert abs(result["gflops"] * result["seconds_median"] / result["gflop"] - 1) < 1e-6
+
+
+def check_profile(lab):
+    device = json.loads(lab.good("unetrun devices --json"))["devices"][0]
+    if device["timestamp_period_ns"] == 0:
+        code, _, err = lab.run("unetrun bench tiny.plan --profile")
+        assert code == 3 and "time stamps" in err, err
+        return
+    result = json.loads(lab.good("unetrun bench tiny.plan --profile --repeat 2 --json"))
+    info = json.loads(lab.good("unetrun info tiny.plan --json"))
+    records = {p["name"]: p["records"] for p in info["programs"]}["infer"]
+    assert len(result["records"]) == records
+    assert sum(k["dispatches"] for k in result["kernels"]) == records
+    assert "enc forward" in lab.good("unetrun bench tiny.plan --profile --repeat 1")
+
+
+def example(lab, name, *arguments):
+    """Runs a program of examples/, which lies beside the tools in the build folder."""
+    path = os.path.join(os.path.dirname(lab.tools["unetrun"]), "..", "examples", name)
+    done = subprocess.run([path] + list(arguments), cwd=lab.path, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, timeout=240)
+    assert done.returncode == 0, "%s: status %d\n%s" % (name, done.returncode,
+                                                        done.stderr.decode())
+    return done.stdout.decode()
+
+
+def check_example_inspect_plan(lab):
+    out = example(lab, "inspect_plan", "tiny.plan")
+    assert "model tiny: 24 x 24 pixels in, 16 x 16 out, 2 classes" in out, out
+    assert "program infer:" in out and "conv_fwd" in out, out
+
+
+def check_example_segment(lab):
+    """The library and the tool agree on every pixel."""
+    example(lab, "segment", "tiny.plan", "run/last.safetensors", "odd.png", "segment.png")
+    lab.good(INFER + "odd.png -q")
+    ours, theirs = png.read(lab.file("out/odd.png")), png.read(lab.file("segment.png"))
+    assert (ours.width, ours.height) == (theirs.width, theirs.height) == (61, 47)
+    assert ours.data == theirs.data, "the pictures differ"
+
+
+def check_example_train_arrays(lab):
+    out = example(lab, "train_arrays", "discs.safetensors")
+    assert "after 60 steps" in out, out
+    assert os.path.exists(lab.file("discs.safetensors"))
+
+
+CHECKS = [check_metrics, check_training_repeats, check_resume, check_interrupt,
+          check_divergence_keeps_checkpoint, check_infer_outputs, check_tiles_equal_whole,
+          check_tta, check_probability_picture, check_overlays, check_eval, check_bench,
+          check_profile, check_example_inspect_plan, check_example_segment,
+          check_example_train_arrays]

@@ -1,0 +1,133 @@
+/*
+ * test_compiled_plans.c: plans as the compiler makes them, of all shipped models: accepted by the
+ * verifier and by the independent simulation, the same bytes each time; and every way of damaging
+ * them (mutate.h) is rejected, or harmless and accepted. The models are found through the
+ * environment variable UNET_TEST_ROOT.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "compiler/compiler.h"
+#include "tests/plans/mutate.h"
+
+#define MUTATIONS_PER_KIND 40 /* spread over all there are */
+
+struct model_case {
+    const char *file;
+    const char *set[5];
+};
+
+/* All are checked whole; the first N_DAMAGED, small enough for thousands of simulations, are
+ * damaged. */
+#define N_DAMAGED 2
+static const struct model_case cases[] = {
+    {"models/unet.yaml", {"width=3", "depth=2", "tile=44"}},
+    {"models/unet.yaml", {"width=4", "depth=2", "tile=48", "batch=2", "optimiser=sgd"}},
+    {"models/unet.yaml", {"width=8", "tile=188"}},
+    {"models/unet-2015-release.yaml", {"width=8", "tile=188"}},
+    {"models/fcn8.yaml", {"width=4", "tile=64"}},
+    {"models/sliding-window.yaml", {"tile=126"}},
+    {"models/demo.yaml", {NULL}},
+};
+
+static struct plan *compile(const struct model_case *c) {
+    const char *root = getenv("UNET_TEST_ROOT");
+    char path[1024];
+    struct plan *plan;
+    struct err err = {0};
+    struct unet_compile_options options = {.set = c->set, .diagnostics = stderr};
+    while (options.n_set < ARRAY_LEN(c->set) && c->set[options.n_set]) {
+        options.n_set++;
+    }
+    snprintf(path, sizeof(path), "%s/%s", root ? root : ".", c->file);
+    if (!unet_compile_file(path, &options, &plan, &err)) {
+        fail_msg("%s", err.text);
+    }
+    return plan;
+}
+
+static void plans_are_valid(void **state) {
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct plan *plan = compile(&cases[i]);
+        struct err err = {0};
+        assert_true(plan_verify(plan, NULL, &err));
+        const char *wrong = simulate_plan(plan);
+        if (wrong) {
+            fail_msg("%s: %s", cases[i].file, wrong);
+        }
+        plan_free(plan);
+    }
+}
+
+static void plans_are_reproducible(void **state) {
+    (void)state;
+    uint8_t *first, *second;
+    size_t first_bytes, second_bytes;
+    struct plan *a = compile(&cases[0]), *b = compile(&cases[0]);
+    plan_serialise(a, &first, &first_bytes);
+    plan_serialise(b, &second, &second_bytes);
+    assert_int_equal(first_bytes, second_bytes);
+    assert_memory_equal(first, second, first_bytes);
+    free(first);
+    free(second);
+    plan_free(a);
+    plan_free(b);
+}
+
+struct tally {
+    unsigned rejected, accepted, undecided;
+};
+
+static void try_mutation(struct plan *plan, enum mutation_kind kind, uint32_t number,
+                         struct tally *tally) {
+    struct mutation mutation;
+    struct err err = {0};
+    if (!mutation_apply(plan, kind, number, &mutation)) {
+        return;
+    }
+    bool accepted = plan_verify(plan, NULL, &err);
+    mutation_undo(&mutation);
+    if (mutation.verdict == MUTATION_REJECT && accepted) {
+        fail_msg("%s was accepted: %s", mutation_names[kind], mutation.what);
+    }
+    if (mutation.verdict == MUTATION_ACCEPT && !accepted) {
+        fail_msg("%s was rejected: %s: %s", mutation_names[kind], mutation.what, err.text);
+    }
+    tally->rejected += mutation.verdict == MUTATION_REJECT;
+    tally->accepted += mutation.verdict == MUTATION_ACCEPT;
+    tally->undecided += mutation.verdict == MUTATION_EITHER;
+}
+
+static void damage_is_found(void **state) {
+    (void)state;
+    struct tally total = {0};
+    for (size_t i = 0; i < N_DAMAGED; i++) {
+        struct plan *plan = compile(&cases[i]);
+        for (int kind = 0; kind < MUTATE_KIND_COUNT; kind++) {
+            uint32_t count = mutation_count(plan, kind);
+            uint32_t step = MAX(1, count / MUTATIONS_PER_KIND);
+            for (uint32_t number = 0; number < count; number += step) {
+                try_mutation(plan, kind, number, &total);
+            }
+        }
+        plan_free(plan);
+    }
+    print_message("%u damaged plans rejected, %u harmless ones accepted, %u open\n", total.rejected,
+                  total.accepted, total.undecided);
+    assert_true(total.rejected > 1500 && total.accepted > 50);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(plans_are_valid),
+        cmocka_unit_test(plans_are_reproducible),
+        cmocka_unit_test(damage_is_found),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
