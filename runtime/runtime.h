@@ -13,9 +13,7 @@
 #include "common/err.h"
 #include "common/plan.h"
 
-/* ---- devices
- * ----------------------------------------------------------------------------------------------------
- */
+/* ---- devices ---- */
 
 struct unet_device;
 
@@ -47,8 +45,7 @@ const struct unet_device_info *unet_device_get_info(const struct unet_device *de
    checks, when the environment holds UNET_VALIDATION=1. Closing the device prints the sum. */
 uint32_t unet_device_validation_count(const struct unet_device *device);
 
-/* ---- sessions: a plan on a device
- * --------------------------------------------------------------------------------- */
+/* ---- sessions: a plan on a device ---- */
 
 struct unet_session;
 
@@ -115,8 +112,7 @@ bool unet_session_read_tensor(struct unet_session *session, uint32_t tensor, voi
 bool unet_session_write_tensor(struct unet_session *session, uint32_t tensor, const void *data,
                                struct err *err);
 
-/* ---- checkpoints (safetensors, PyTorch shapes)
- * ---------------------------------------------------------------------- */
+/* ---- checkpoints (safetensors, PyTorch shapes) ---- */
 
 struct unet_checkpoint_info {
     uint64_t seed;
@@ -131,9 +127,7 @@ bool unet_checkpoint_save(struct unet_session *session, const char *path,
 bool unet_checkpoint_load(struct unet_session *session, const char *path, bool with_state,
                           struct unet_checkpoint_info *info, struct err *err);
 
-/* ---- training
- * -------------------------------------------------------------------------------------------------------
- */
+/* ---- training ---- */
 
 struct unet_train_progress {
     uint32_t step, total_steps;
@@ -158,15 +152,13 @@ struct unet_train_options {
 };
 
 /* Trains; writes out_dir/metrics.csv, last.safetensors, best.safetensors. A run interrupted by
- *SIGINT or SIGTERM (the tools set unet_train_stop) finishes its step, saves last.safetensors and
- *returns true. A loss that is not finite is an error. */
+ * SIGINT or SIGTERM (the tools set unet_train_stop) finishes its step, saves last.safetensors and
+ * returns true. A loss that is not finite is an error. */
 bool unet_train(struct unet_device *device, const struct plan *plan,
                 const struct unet_train_options *options, struct err *err);
 extern volatile int unet_train_stop;
 
-/* ---- inference
- * -------------------------------------------------------------------------------------------------------
- */
+/* ---- inference ---- */
 
 /* Class probabilities of an image of any size by overlapping tiles with mirrored borders: image is
    channels planes of height x width floats, already normalised (unet_normalise); probs n_classes

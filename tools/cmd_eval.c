@@ -188,15 +188,7 @@ static bool load_data(const struct eval_values *values, const struct plan_model 
     const struct dataset_spec spec = dataset_spec_of_model(model, rows);
     bool good = dataset_load(values->data, &spec, data, err);
     free(rows);
-    if (good && values->frames != NULL) {
-        struct dataset chosen;
-        good = dataset_select(data, values->frames, &chosen, err);
-        if (good) {
-            dataset_free(data);
-            *data = chosen;
-        }
-    }
-    return good;
+    return good && (values->frames == NULL || dataset_keep(data, values->frames, err));
 }
 
 static bool run_eval(const void *data, struct err *err) {

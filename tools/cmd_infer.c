@@ -55,7 +55,7 @@ static void free_work(struct work *work) {
 /* The value in label pictures of a class: of its first row in the model's table. */
 static uint32_t value_of_class(const struct plan_model *model, uint32_t class_) {
     for (uint32_t i = 0; i < model->n_labels; i++)
-        if (model->labels[i].class_ == class_)
+        if (model->labels[i].class_ == class_ && model->labels[i].value != PLAN_LABEL_OTHER)
             return model->labels[i].value;
     return class_;
 }

@@ -61,13 +61,19 @@ static json_t *describe_program(const struct plan *plan, const struct plan_progr
                      (json_int_t)program->lower_bound_bytes, "ports", ports);
 }
 
+/* A number, or "other". */
+static json_t *describe_value(uint32_t value) {
+    return value == PLAN_LABEL_OTHER ? json_string("other") : json_integer(value);
+}
+
 static json_t *describe_labels(const struct plan_model *model) {
     json_t *labels = json_array();
     for (uint32_t i = 0; i < model->n_labels; i++)
-        json_array_append_new(
-            labels, json_pack("{s:I, s:i, s:s, s:f}", "value", (json_int_t)model->labels[i].value,
-                              "class", (int)model->labels[i].class_, "name", model->labels[i].name,
-                              "weight", (double)model->labels[i].weight));
+        json_array_append_new(labels,
+                              json_pack("{s:o, s:i, s:s, s:f}", "value",
+                                        describe_value(model->labels[i].value), "class",
+                                        (int)model->labels[i].class_, "name", model->labels[i].name,
+                                        "weight", (double)model->labels[i].weight));
     return labels;
 }
 
@@ -99,6 +105,13 @@ static json_t *describe_plan(const struct plan *plan) {
         "programs", programs, "memory", memory);
 }
 
+static void format_value(uint32_t value, char *text, size_t size_bytes) {
+    if (value == PLAN_LABEL_OTHER)
+        snprintf(text, size_bytes, "other");
+    else
+        snprintf(text, size_bytes, "%u", value);
+}
+
 static void print_model(const struct plan *plan) {
     const struct plan_model *model = &plan->model;
     char text[32];
@@ -115,11 +128,15 @@ static void print_model(const struct plan *plan) {
            model->optimiser == PLAN_OPTIMISER_ADAM ? "Adam" : "SGD", (double)model->learning_rate,
            schedule_names[model->schedule], model->default_steps);
     printf("labels       ");
-    for (uint32_t i = 0; i < model->n_labels; i++)
-        printf("%s%u = %s (class %u, weight %g)", i > 0 ? ", " : "", model->labels[i].value,
-               model->labels[i].name, model->labels[i].class_, (double)model->labels[i].weight);
-    if (model->has_ignore)
-        printf(", %u ignored", model->ignore_value);
+    for (uint32_t i = 0; i < model->n_labels; i++) {
+        format_value(model->labels[i].value, text, sizeof(text));
+        printf("%s%s = %s (class %u, weight %g)", i > 0 ? ", " : "", text, model->labels[i].name,
+               model->labels[i].class_, (double)model->labels[i].weight);
+    }
+    if (model->has_ignore) {
+        format_value(model->ignore_value, text, sizeof(text));
+        printf(", %s ignored", text);
+    }
     printf("\n");
 }
 

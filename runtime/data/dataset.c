@@ -116,7 +116,8 @@ static void list_folder(struct loader *loader, const char *folder, struct entrie
 
 static void fill_rows(struct loader *loader) {
     const struct dataset_spec *spec = loader->spec;
-    int16_t other = ROW_UNKNOWN;
+    const bool ignores_other = spec->has_ignore && spec->ignore_value == PLAN_LABEL_OTHER;
+    int16_t other = ignores_other ? ROW_IGNORED : ROW_UNKNOWN;
     for (size_t i = 0; i < spec->n_labels; i++)
         if (spec->labels[i].any_other)
             other = (int16_t)i;
@@ -384,9 +385,11 @@ static void find_and_load(struct loader *loader) {
 struct dataset_spec dataset_spec_of_model(const struct plan_model *model,
                                           struct dataset_label *rows_out) {
     for (uint32_t i = 0; i < model->n_labels; i++)
-        rows_out[i] = (struct dataset_label){.value = model->labels[i].value,
-                                             .class_ = model->labels[i].class_,
-                                             .weight = model->labels[i].weight};
+        rows_out[i] =
+            (struct dataset_label){.value = model->labels[i].value,
+                                   .class_ = model->labels[i].class_,
+                                   .any_other = model->labels[i].value == PLAN_LABEL_OTHER,
+                                   .weight = model->labels[i].weight};
     return (struct dataset_spec){
         .channels = (int)model->channels,
         .labels = rows_out,

@@ -58,9 +58,11 @@ static void mutate(char *text, struct rng *rng) {
     case 2:
         replace(text, at, rng_below(rng, 6), word, strlen(word));
         break;
-    case 3: /* remove a line */
-        replace(text, random_line(text, rng, &length), length, "", 0);
+    case 3: { /* remove a line */
+        const size_t from = random_line(text, rng, &length);
+        replace(text, from, length, "", 0);
         break;
+    }
     case 4: /* a line somewhere else again */
     case 5: {
         const size_t from = random_line(text, rng, &length);
