@@ -13,7 +13,7 @@
 #include "common/rng.h"
 #include "compiler/lower_internal.h"
 
-#define SEARCH_TRIES 400
+#define SEARCH_TRIES 8000
 
 struct slot {
     uint32_t tensor;

@@ -140,15 +140,17 @@ def network(tensors, skip_first):
 
 
 def read_image(path, args):
-    """1, channels, height, width: normalised as the model file says."""
+    """1, channels, height, width: normalised as unetrun does (docs/data.md)."""
     image = png.read(path)
     samples = np.frombuffer(image.data, ">u2" if image.depth == 16 else np.uint8)
     samples = samples.reshape(image.height, image.width, image.channels).transpose(2, 0, 1)
     x = samples.astype(np.float64)
-    if args.normalise == "unit":
+    if args.normalise == "none":
         x /= 65535 if image.depth == 16 else 255
-    elif args.normalise == "standard":
-        x = (x - x.mean()) / x.std()
+    elif args.normalise == "unit":
+        x = (x - x.min()) / max(x.max() - x.min(), 1)
+    else:
+        x = (x - x.mean()) / (x.std() or 1)
     return ((x - args.offset) * args.scale)[None]
 
 
