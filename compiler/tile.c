@@ -213,25 +213,38 @@ static void choose_wgrad_tile(enum kernel_id kernel, const union params *p, stru
     set_groups(tile, wgrad.splits * blocks(rows, tile_rows) * blocks(cols, tile_cols));
 }
 
+/* A register tile of wgrad_reg.comp. */
+struct wgrad_tile {
+    const char *variant;
+    uint32_t ins, vecs, taps;
+};
+
+static struct wgrad_tile wgrad_tile_find(enum kernel_id kernel, const struct wgrad *wgrad) {
+    if (kernel == KERNEL_ID_upconv_wgrad) {
+        if (wgrad->kh == 2)
+            return (struct wgrad_tile){"upconv_k2_wgrad_reg_4x4x2", 4, 1, 4};
+        return (struct wgrad_tile){"upconv_any_wgrad_reg_4x8x2", 4, 2, 1};
+    }
+    if (wgrad->dense && wgrad->kh == 3 && wgrad->kw == 3) {
+        if (wgrad->c_in == 1)
+            return (struct wgrad_tile){"conv_k3_wgrad_reg_1x16x4", 1, 4, 9};
+        return (struct wgrad_tile){"conv_k3_wgrad_reg_2x8x4", 2, 2, 9};
+    }
+    if (wgrad->c_out <= 4)
+        return (struct wgrad_tile){"conv_any_wgrad_reg_8x4x2", 8, 1, 1};
+    return (struct wgrad_tile){"conv_any_wgrad_reg_4x8x2", 4, 2, 1};
+}
+
 static void choose_wgrad_reg(enum kernel_id kernel, const union params *p, struct tile *tile) {
     struct wgrad wgrad = wgrad_find(kernel, p);
-    uint32_t ins = 4, vecs = 2, taps = 1, size = 32;
-    if (kernel == KERNEL_ID_upconv_wgrad) {
-        tile->variant = "upconv_wgrad_reg_4x8";
-    } else if (wgrad.dense && wgrad.kh == 3 && wgrad.kw == 3) {
-        bool one = wgrad.c_in == 1;
-        tile->variant = one ? "conv_k3_wgrad_reg_1x16" : "conv_k3_wgrad_reg_2x8";
-        ins = one ? 1 : 2;
-        vecs = one ? 4 : 2;
-        taps = 9;
-    } else {
-        tile->variant = "conv_any_wgrad_reg_4x8";
-    }
+    struct wgrad_tile reg = wgrad_tile_find(kernel, &wgrad);
+    uint32_t size = 16;
+    tile->variant = reg.variant;
     set_size(tile, size);
     add_spec(tile, wgrad.padded);
-    tile->shared_bytes = 16 * vecs * size;
-    set_groups(tile, (uint64_t)wgrad.splits * blocks(wgrad.c_in, ins) * (wgrad.taps / taps) *
-                         blocks(div_up(wgrad.c_out, 4), vecs));
+    tile->shared_bytes = 16 * reg.taps * reg.vecs * size;
+    set_groups(tile, (uint64_t)wgrad.splits * blocks(wgrad.c_in, reg.ins) *
+                         (wgrad.taps / reg.taps) * blocks(div_up(wgrad.c_out, 4), reg.vecs));
 }
 
 /* Kernels that share out the pixels of planes (plane.glsl), or the elements of images (each.glsl):

@@ -43,7 +43,7 @@ static uint8_t choose_label(const struct plan_model *model, const float *probs, 
         if (probs[k * pixels + pixel] > probs[best * pixels + pixel])
             best = k;
     for (uint32_t i = 0; i < model->n_labels; i++)
-        if (model->labels[i].class_ == best)
+        if (model->labels[i].class_ == best && model->labels[i].value <= UINT8_MAX)
             return (uint8_t)model->labels[i].value;
     return (uint8_t)best;
 }

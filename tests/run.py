@@ -110,8 +110,12 @@ def registered(build, suite, only):
 
 def run_suite(args):
     extra_env = dict(pair.split("=", 1) for pair in args.env)
-    tests = list(registered(args.build, args.suite, args.only))
     title = args.title or args.suite
+    try:
+        tests = list(registered(args.build, args.suite, args.only))
+    except (OSError, subprocess.CalledProcessError, ValueError) as error:
+        print("run.py: %s: %s" % (args.build, error), file=sys.stderr)
+        tests = []
     print("== %s: %d programs" % (title, len(tests)), flush=True)
     results = []
     with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
@@ -126,7 +130,7 @@ def run_suite(args):
                   flush=True)
             if counts["failed"]:
                 print("---- output of %s" % name)
-                print("\n".join(output.splitlines()[-200:]))
+                print("\n".join(line[:400] for line in output.splitlines()[-200:]))
                 print("----", flush=True)
             results += [(title, name) + c for c in cases]
     if not tests:

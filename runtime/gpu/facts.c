@@ -103,7 +103,6 @@ static void fill_limits(const struct properties *p, const struct gpu_facts *fact
     const VkPhysicalDeviceLimits *l = &p->base.properties.limits;
     struct plan_limits *limits = &info->limits;
     limits->device = info->name;
-    limits->class_ = facts->type == VK_PHYSICAL_DEVICE_TYPE_CPU ? PLAN_CLASS_CPU : PLAN_CLASS_GPU;
     limits->max_binding_bytes = l->maxStorageBufferRange;
     limits->max_shared_bytes = l->maxComputeSharedMemorySize;
     limits->max_group_invocations = l->maxComputeWorkGroupInvocations;
@@ -213,6 +212,23 @@ static bool choose_access(const struct properties *p, struct gpu_facts *facts,
     return true;
 }
 
+/* GPUs get the tilings of GPUs; UNET_TILING tries the others, for tests and comparisons. */
+static bool choose_tiling(const struct gpu_facts *facts, struct unet_device_info *info,
+                          struct err *err) {
+    const char *forced = getenv("UNET_TILING");
+    const bool is_cpu = facts->type == VK_PHYSICAL_DEVICE_TYPE_CPU;
+    info->limits.class_ = is_cpu ? PLAN_CLASS_CPU : PLAN_CLASS_GPU;
+    if (forced == NULL || forced[0] == '\0')
+        return true;
+    if (strcmp(forced, "gpu") != 0 && strcmp(forced, "cpu") != 0) {
+        err_set(err, ERR_USAGE, "UNET_TILING=%s: no such tilings", forced);
+        return err_hint(err, "UNET_TILING is gpu or cpu, or not set");
+    }
+    info->limits.class_ = strcmp(forced, "gpu") == 0 ? PLAN_CLASS_GPU : PLAN_CLASS_CPU;
+    append(info->choice, sizeof(info->choice), "overridden by UNET_TILING=%s", forced);
+    return true;
+}
+
 static uint32_t rank_of(VkPhysicalDeviceType type) {
     switch (type) {
     case VK_PHYSICAL_DEVICE_TYPE_DISCRETE_GPU:
@@ -258,7 +274,7 @@ bool gpu_facts_query(const struct gpu_instance *instance, VkPhysicalDevice physi
     info->timestamp_period_ns = facts->timestamp_bits > 0 ? base->limits.timestampPeriod : 0.0f;
     fill_limits(&p, facts, info);
     check_requirements(&p, has_queue, info);
-    if (!choose_access(&p, facts, info, err))
+    if (!choose_access(&p, facts, info, err) || !choose_tiling(facts, info, err))
         return false;
     info->usable = info->missing[0] == '\0';
     return true;

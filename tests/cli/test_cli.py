@@ -50,7 +50,10 @@ class Lab:
             process.kill()
             process.communicate()
             raise AssertionError("%s: not done after %d s" % (command, SECONDS))
-        return process.returncode, out.decode("utf-8", "replace"), err.decode("utf-8", "replace")
+        out, err = out.decode("utf-8", "replace"), err.decode("utf-8", "replace")
+        if re.search(r"^validation(:| error| warning)", err, re.MULTILINE):
+            raise AssertionError("%s: messages of the validation layers\n%s" % (command, err))
+        return process.returncode, out, err
 
     def good(self, command):
         """Runs a command that must succeed; its stdout."""

@@ -2,7 +2,13 @@
 """Makes unet-small.safetensors: what PyTorch computes for unet-small.yaml. Needs torch and numpy; the
 tests read only the file it writes. Written with PyTorch 1.13; run it again only when the model changes:
 
-    tests/parity/make_golden.py
+    tests/parity/make_golden.py            writes the file for SEED
+    tests/parity/make_golden.py search     looks for a seed to put there
+
+The corners of ReLU and max-pooling make training discontinuous: where a value lies within rounding of
+one, two correct programs take different gradients of that pixel, and part. So the seed is one where on
+the whole way, SGD and Adam, no value comes nearer to a corner than MARGIN of the largest value of its
+layer; rounding is about 1e-7 of it.
 
 PyTorch runs in double on weights and inputs that are exact in 32 bits, results are stored as 32-bit
 floats. Contents (batch 0 and 1; steps take them in turn):
@@ -26,12 +32,10 @@ sys.path.insert(0, os.path.join(here, "..", "..", "tools"))
 from torch_checkpoint import UNet, save_safetensors  # noqa: E402
 
 # As in unet-small.yaml.
-BATCH, CHANNELS, HEIGHT, WIDTH, CLASSES, FILTERS = 2, 1, 60, 68, 2, 4
+BATCH, CHANNELS, HEIGHT, WIDTH, CLASSES, FILTERS = 2, 1, 44, 48, 2, 4
 MOMENTUM, DECAY, BETAS, EPSILON = 0.9, 0.001, (0.9, 0.999), 1e-8
-# Of a few seeds and rates, one where rounding is not amplified: where a pixel crosses a ReLU's corner
-# within rounding, 20 steps of 32-bit PyTorch leave those of 64-bit PyTorch by 1e-3 too.
-SEED = 3
 SGD_RATE, SGD_STEPS, ADAM_RATE, ADAM_STEPS = 0.05, 20, 0.01, 10
+SEED, MARGIN = 86, 8e-7
 
 
 def layer_shapes():
@@ -93,17 +97,76 @@ def groups(model):
             {"params": [p for n, p in named if n.endswith(".bias")], "weight_decay": 0.0}]
 
 
-def train(model, optimiser, batches, steps):
+class Corners:
+    """Watches how near the values of a network come to the corners of ReLU and max-pooling."""
+
+    def __init__(self, model):
+        self.margin = float("inf")
+        convs = [n for n in model.order if n.split("/")[-1].startswith("conv")]
+        for name in convs:
+            pooled = name.startswith("enc") and name.endswith("conv2")
+            model.get_submodule(name).register_forward_hook(
+                lambda module, x, y, pooled=pooled: self.see(y.detach(), pooled))
+
+    def see(self, values, pooled):
+        scale = values.abs().max()
+        self.margin = min(self.margin, float(values.abs().min() / scale))
+        if pooled:
+            windows = F.unfold(F.relu(values).flatten(0, 1)[:, None], 2, stride=2)
+            top = windows.topk(2, dim=1).values
+            gaps = (top[:, 0] - top[:, 1])[top[:, 0] > 0]
+            self.margin = min(self.margin, float(gaps.min() / scale))
+
+
+def train(model, optimiser, batches, steps, least_margin=0.0):
+    """Losses of the steps, and the margin; stops early (losses None) below least_margin."""
     losses = []
     dtype = next(model.parameters()).dtype
+    corners = Corners(model)
     for step in range(steps):
         batch = batches[step % len(batches)]
         optimiser.zero_grad()
         loss = loss_of(model(torch.from_numpy(batch[0]).to(dtype)), batch)
+        if corners.margin < least_margin:
+            return None, corners.margin
         loss.backward()
         optimiser.step()
         losses.append(loss.item())
-    return np.array(losses, "<f4")
+    return np.array(losses, "<f4"), corners.margin
+
+
+def optimisers():
+    return {
+        "sgd": (SGD_RATE, SGD_STEPS, lambda g: torch.optim.SGD(g, SGD_RATE, MOMENTUM)),
+        "adam": (ADAM_RATE, ADAM_STEPS, lambda g: torch.optim.Adam(g, ADAM_RATE, BETAS, EPSILON)),
+    }
+
+
+def start(seed):
+    """Initial parameters and the batches."""
+    rng = np.random.default_rng(seed)
+    params = initial_parameters(rng)
+    with torch.no_grad():
+        out = new_model(params)(torch.zeros(1, CHANNELS, HEIGHT, WIDTH).double()).shape
+    return params, [make_batch(rng, *out[2:]) for _ in range(2)]
+
+
+def search():
+    best = 0.0
+    for seed in range(1, 100000):
+        params, batches = start(seed)
+        margin = 1.0
+        for rate, steps, make in optimisers().values():
+            model = new_model(params)
+            losses, seen = train(model, make(groups(model)), batches, steps, max(best, MARGIN / 10))
+            margin = min(margin, seen)
+            if losses is None or losses[-1] > 0.8 * losses[0]:
+                break
+        else:
+            best = margin
+            print("seed %d: margin %.2g" % (seed, margin), flush=True)
+            if margin > MARGIN:
+                return
 
 
 def single(x):
@@ -115,17 +178,16 @@ def parameters_of(model):
 
 
 def main():
-    rng = np.random.default_rng(SEED)
-    params = initial_parameters(rng)
-    model = new_model(params)
-    with torch.no_grad():
-        out = model(torch.zeros(1, CHANNELS, HEIGHT, WIDTH, dtype=torch.float64)).shape
-    batches = [make_batch(rng, *out[2:]) for _ in range(2)]
+    if sys.argv[1:] == ["search"]:
+        search()
+        return
+    params, batches = start(SEED)
     tensors = {}
     for i, (image, labels, weights) in enumerate(batches):
         tensors.update({"image.%d" % i: image, "labels.%d" % i: labels, "weights.%d" % i: weights})
     tensors.update({"param/" + n: p for n, p in params.items()})
 
+    model = new_model(params)
     logits = model(torch.from_numpy(batches[0][0]).double())
     loss_of(logits, batches[0]).backward()
     tensors["logits.0"] = logits.detach().numpy().astype("<f4")
@@ -133,14 +195,12 @@ def main():
     tensors.update({"grad/" + n: p.grad.numpy().astype("<f4")
                     for n, p in model.named_parameters()})
 
-    makers = {
-        "sgd": (SGD_RATE, SGD_STEPS, lambda g: torch.optim.SGD(g, SGD_RATE, MOMENTUM)),
-        "adam": (ADAM_RATE, ADAM_STEPS, lambda g: torch.optim.Adam(g, ADAM_RATE, BETAS, EPSILON)),
-    }
-    for name, (rate, steps, make) in makers.items():
+    for name, (rate, steps, make) in optimisers().items():
         model = new_model(params)
         tensors[name + ".lr"] = single(rate)
-        tensors[name + ".losses"] = train(model, make(groups(model)), batches, steps)
+        losses, margin = train(model, make(groups(model)), batches, steps)
+        assert margin > MARGIN, "a value comes too near to a corner: %.2g" % margin
+        tensors[name + ".losses"] = losses
         trained = parameters_of(model)
         tensors.update({"%s.param/%s" % (name, n): p for n, p in trained.items()})
         # How far PyTorch in 32 bits is from PyTorch in double, for scale.
@@ -148,10 +208,8 @@ def main():
         train(model, make(groups(model)), batches, steps)
         worst = max(np.abs(p - trained[n]).max() / np.abs(trained[n]).max()
                     for n, p in parameters_of(model).items())
-        assert worst < 1e-5, "training amplifies rounding: another seed or a smaller rate"
-        losses = tensors[name + ".losses"]
-        print("%s: loss %.4f -> %.4f; 32-bit PyTorch differs by %.2g" %
-              (name, losses[0], losses[-1], worst))
+        print("%s: loss %.4f -> %.4f, margin %.2g; 32-bit PyTorch differs by %.2g" %
+              (name, losses[0], losses[-1], margin, worst))
 
     for name, tensor in tensors.items():
         assert np.isfinite(tensor).all(), name
