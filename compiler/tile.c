@@ -126,43 +126,70 @@ static void choose_conv_tile(enum kernel_id kernel, const union params *p, struc
                          blocks(map.columns, tile_vecs));
 }
 
-/* A register tile of conv_reg.comp. */
+/*
+ * Register tiles of shaders/meson.build. A variant has one tile for each access path, because the
+ * paths stand for drivers with different costs; a record has one number of workgroups, the larger
+ * one, and the shaders ignore what is too much.
+ */
 struct reg_tile {
-    const char *variant;
-    uint32_t rows, cols, vecs;
+    uint32_t rows, cols, vecs; /* pixels, and output channels / 4, of an invocation */
 };
 
-static const struct reg_tile conv_k3_tiles[] = {{"conv_k3_reg_4x2x16", 4, 2, 4},
-                                                {"conv_k3_reg_4x4x4", 4, 4, 1}};
-static const struct reg_tile conv_k1_tiles[] = {{"conv_k1_reg_4x1x16", 4, 1, 4},
-                                                {"conv_k1_reg_4x2x4", 4, 2, 1}};
-static const struct reg_tile conv_any_tiles[] = {{"conv_any_reg_4x1x16", 4, 1, 4},
-                                                 {"conv_any_reg_4x2x4", 4, 2, 1}};
-static const struct reg_tile upconv_fwd_tiles[] = {{"upconv_fwd_reg_4x1x16", 4, 1, 4},
-                                                   {"upconv_fwd_reg_4x2x4", 4, 2, 1}};
-static const struct reg_tile upconv_dgrad_tiles[] = {{"upconv_dgrad_reg_4x1x16", 4, 1, 4},
-                                                     {"upconv_dgrad_reg_4x2x4", 4, 2, 1}};
+struct reg_variant {
+    const char *name;
+    struct reg_tile tile[PLAN_ACCESS_COUNT]; /* descriptors, addresses */
+};
+
+static const struct reg_variant conv_k3_32 = {"conv_k3_reg_32", {{4, 4, 2}, {4, 2, 8}}};
+static const struct reg_variant conv_k3_16 = {"conv_k3_reg_16", {{4, 4, 2}, {4, 2, 4}}};
+static const struct reg_variant conv_k3_4 = {"conv_k3_reg_4", {{4, 4, 1}, {4, 4, 1}}};
+static const struct reg_variant conv_k1_16 = {"conv_k1_reg_16", {{4, 1, 4}, {4, 1, 4}}};
+static const struct reg_variant conv_k1_4 = {"conv_k1_reg_4", {{4, 2, 1}, {4, 2, 1}}};
+static const struct reg_variant conv_any_16 = {"conv_any_reg_16", {{4, 1, 4}, {4, 1, 4}}};
+static const struct reg_variant conv_any_4 = {"conv_any_reg_4", {{4, 2, 1}, {4, 2, 1}}};
+static const struct reg_variant upconv_fwd_32 = {"upconv_fwd_reg_32", {{4, 1, 4}, {4, 1, 8}}};
+static const struct reg_variant upconv_fwd_16 = {"upconv_fwd_reg_16", {{4, 1, 4}, {4, 1, 4}}};
+static const struct reg_variant upconv_dgrad_k2_32 = {"upconv_dgrad_k2_reg_32",
+                                                      {{4, 1, 4}, {4, 1, 8}}};
+static const struct reg_variant upconv_dgrad_k2_4 = {"upconv_dgrad_k2_reg_4",
+                                                     {{4, 1, 1}, {4, 1, 1}}};
+static const struct reg_variant upconv_dgrad_any = {"upconv_dgrad_any_reg_16",
+                                                    {{4, 1, 4}, {4, 1, 4}}};
+
+static const struct reg_variant *reg_variant_find(enum kernel_id kernel, const struct map *map) {
+    bool one = map->columns == 1;
+    /* Blocks of 32 channels where they fit, or where the last one's padding hardly matters. */
+    bool wide = map->columns % 8 == 0 || map->columns >= 24;
+    if (kernel == KERNEL_ID_upconv_fwd)
+        return wide ? &upconv_fwd_32 : &upconv_fwd_16;
+    if (kernel == KERNEL_ID_upconv_dgrad) {
+        if (map->kh != 2)
+            return &upconv_dgrad_any;
+        return one ? &upconv_dgrad_k2_4 : &upconv_dgrad_k2_32;
+    }
+    if (map->dense && map->kh == 3 && map->kw == 3)
+        return wide ? &conv_k3_32 : one ? &conv_k3_4 : &conv_k3_16;
+    if (map->kh == 1 && map->kw == 1)
+        return one ? &conv_k1_4 : &conv_k1_16;
+    return one ? &conv_any_4 : &conv_any_16;
+}
 
 static void choose_conv_reg(enum kernel_id kernel, const union params *p, struct tile *tile) {
     struct map map = map_find(kernel, p);
-    const struct reg_tile *reg = conv_any_tiles;
-    if (kernel == KERNEL_ID_upconv_fwd)
-        reg = upconv_fwd_tiles;
-    else if (kernel == KERNEL_ID_upconv_dgrad)
-        reg = upconv_dgrad_tiles;
-    else if (map.dense && map.kh == 3 && map.kw == 3)
-        reg = conv_k3_tiles;
-    else if (map.kh == 1 && map.kw == 1)
-        reg = conv_k1_tiles;
-    if (map.columns < 2)
-        reg++;
-    uint32_t size = 32;
-    tile->variant = reg->variant;
+    const struct reg_variant *variant = reg_variant_find(kernel, &map);
+    uint32_t size = 16; /* the widest vector of a CPU device: no lane idles that need not */
+    uint64_t groups = 0;
+    for (int access = 0; access < PLAN_ACCESS_COUNT; access++) {
+        const struct reg_tile *reg = &variant->tile[access];
+        uint64_t lanes = blocks(map.h, reg->rows) * blocks(map.w, reg->cols);
+        uint64_t wanted = map.n * blocks(lanes, size) * blocks(map.columns, reg->vecs);
+        groups = MAX(groups, wanted);
+    }
+    tile->variant = variant->name;
     set_size(tile, size);
     add_spec(tile, map.epilogue);
     add_spec(tile, map.padded);
-    set_groups(tile, map.n * blocks(blocks(map.h, reg->rows) * blocks(map.w, reg->cols), size) *
-                         blocks(map.columns, reg->vecs));
+    set_groups(tile, groups);
 }
 
 /* What the two weight gradients have in common. */
@@ -213,38 +240,56 @@ static void choose_wgrad_tile(enum kernel_id kernel, const union params *p, stru
     set_groups(tile, wgrad.splits * blocks(rows, tile_rows) * blocks(cols, tile_cols));
 }
 
-/* A register tile of wgrad_reg.comp. */
-struct wgrad_tile {
-    const char *variant;
-    uint32_t ins, vecs, taps;
+/* Weight gradients of shaders/meson.build: channels and taps of a workgroup. */
+struct wgrad_variant {
+    const char *name;
+    uint32_t taps; /* 1: of one tap after the other */
+    struct {
+        uint32_t ins, outs;
+    } tile[PLAN_ACCESS_COUNT];
 };
 
-static struct wgrad_tile wgrad_tile_find(enum kernel_id kernel, const struct wgrad *wgrad) {
-    if (kernel == KERNEL_ID_upconv_wgrad) {
-        if (wgrad->kh == 2)
-            return (struct wgrad_tile){"upconv_k2_wgrad_reg_4x4x2", 4, 1, 4};
-        return (struct wgrad_tile){"upconv_any_wgrad_reg_4x8x2", 4, 2, 1};
-    }
+#define WGRAD_LANES 16u /* workgroup size: wgrad_lane.comp has as many output channels */
+
+static const struct wgrad_variant conv_k3_wgrad = {"conv_k3_wgrad", 9, {{2, 8}, {8, WGRAD_LANES}}};
+static const struct wgrad_variant conv_k3_wgrad_in1 = {"conv_k3_wgrad_in1", 9, {{1, 8}, {1, 16}}};
+static const struct wgrad_variant conv_k3_wgrad_out4 = {"conv_k3_wgrad_out4", 9, {{4, 4}, {4, 4}}};
+static const struct wgrad_variant conv_any_wgrad = {"conv_any_wgrad", 1, {{4, 8}, {4, 8}}};
+static const struct wgrad_variant conv_any_wgrad_out4 = {
+    "conv_any_wgrad_out4", 1, {{8, 4}, {8, 4}}};
+static const struct wgrad_variant upconv_k2_wgrad = {
+    "upconv_k2_wgrad", 4, {{8, 4}, {16, WGRAD_LANES}}};
+static const struct wgrad_variant upconv_any_wgrad = {"upconv_any_wgrad", 1, {{4, 8}, {4, 8}}};
+
+static const struct wgrad_variant *wgrad_variant_find(enum kernel_id kernel,
+                                                      const struct wgrad *wgrad) {
+    if (kernel == KERNEL_ID_upconv_wgrad)
+        return wgrad->kh == 2 ? &upconv_k2_wgrad : &upconv_any_wgrad;
     if (wgrad->dense && wgrad->kh == 3 && wgrad->kw == 3) {
-        if (wgrad->c_in == 1)
-            return (struct wgrad_tile){"conv_k3_wgrad_reg_1x16x4", 1, 4, 9};
-        return (struct wgrad_tile){"conv_k3_wgrad_reg_2x8x4", 2, 2, 9};
+        if (wgrad->c_out <= 4)
+            return &conv_k3_wgrad_out4;
+        return wgrad->c_in == 1 ? &conv_k3_wgrad_in1 : &conv_k3_wgrad;
     }
-    if (wgrad->c_out <= 4)
-        return (struct wgrad_tile){"conv_any_wgrad_reg_8x4x2", 8, 1, 1};
-    return (struct wgrad_tile){"conv_any_wgrad_reg_4x8x2", 4, 2, 1};
+    return wgrad->c_out <= 4 ? &conv_any_wgrad_out4 : &conv_any_wgrad;
 }
 
 static void choose_wgrad_reg(enum kernel_id kernel, const union params *p, struct tile *tile) {
     struct wgrad wgrad = wgrad_find(kernel, p);
-    struct wgrad_tile reg = wgrad_tile_find(kernel, &wgrad);
-    uint32_t size = 16;
-    tile->variant = reg.variant;
-    set_size(tile, size);
+    const struct wgrad_variant *variant = wgrad_variant_find(kernel, &wgrad);
+    uint64_t groups = 0;
+    uint32_t most_outs = 0;
+    for (int access = 0; access < PLAN_ACCESS_COUNT; access++) {
+        uint64_t in_blocks = blocks(wgrad.c_in, variant->tile[access].ins);
+        uint64_t out_blocks = blocks(div_up(wgrad.c_out, 4) * 4, variant->tile[access].outs);
+        uint64_t wanted = wgrad.splits * (wgrad.taps / variant->taps) * in_blocks * out_blocks;
+        groups = MAX(groups, wanted);
+        most_outs = MAX(most_outs, variant->tile[access].outs);
+    }
+    tile->variant = variant->name;
+    set_size(tile, WGRAD_LANES);
     add_spec(tile, wgrad.padded);
-    tile->shared_bytes = 16 * reg.taps * reg.vecs * size;
-    set_groups(tile, (uint64_t)wgrad.splits * blocks(wgrad.c_in, reg.ins) *
-                         (wgrad.taps / reg.taps) * blocks(div_up(wgrad.c_out, 4), reg.vecs));
+    tile->shared_bytes = 4 * variant->taps * most_outs * WGRAD_LANES;
+    set_groups(tile, groups);
 }
 
 /* Kernels that share out the pixels of planes (plane.glsl), or the elements of images (each.glsl):

@@ -7,7 +7,8 @@
  * invocations of a workgroup read the same weights; their pixels follow each other along the rows
  * of the map, row group after row group, so that no lane idles on narrow maps. Built with the
  * kernel size KH, KW (dilation 1), all taps are unrolled and the source pixels of a channel are
- * loaded once for all taps; without, taps are a loop (any kernel, dilation and step).
+ * loaded once for all taps; without, taps are a loop (any kernel, dilation and step). The two
+ * access paths may have tiles of different size; the number of workgroups then is the larger one.
  *
  * Sums run over source channel, ky, kx in this order. Positions outside the source are clamped to
  * its edge and, with PADDED, replaced by zero: the same instructions for every pixel.
@@ -19,12 +20,15 @@
 
 layout(constant_id = 4) const bool PADDED = true; /* may read outside the source */
 
+/* Source rows and columns under an invocation's pixels; a known kernel has a known step. */
 #ifdef KH
-#define SPAN_H (ROWS + KH - 1)
-#define SPAN_W (COLS + KW - 1)
+#if ROLE == ROLE_UPCONV_DGRAD
+#define UNROLLED_STEP KH
 #else
-#define SPAN_H ROWS
-#define SPAN_W COLS
+#define UNROLLED_STEP 1
+#endif
+#define SPAN_H ((ROWS - 1) * UNROLLED_STEP + KH)
+#define SPAN_W ((COLS - 1) * UNROLLED_STEP + KW)
 #endif
 
 void main() {
@@ -39,6 +43,9 @@ void main() {
     uint image = lane_block / lane_blocks;
     uint lane = (lane_block - image * lane_blocks) * gl_WorkGroupSize.x + gl_LocalInvocationID.x;
     bool live = image < p.n && lane < row_groups * col_groups;
+    /* Workgroups that are not needed go through the motions of one channel; none returns early,
+       because a lane that has returned still executes (docs/shaders.md). */
+    uint channels = image < p.n ? SRC_C : 1u;
     image = min(image, p.n - 1u);
     uint row_group = min(lane / col_groups, row_groups - 1u);
     uint y0 = row_group * ROWS;
@@ -56,12 +63,12 @@ void main() {
     uint row_at[SPAN_H], col_at[SPAN_W];
     bool row_in[SPAN_H], col_in[SPAN_W];
     [[unroll]] for (int r = 0; r < SPAN_H; r++) {
-        int y = int(y0 * STEP + r) - int(PAD_H);
+        int y = int(y0 * UNROLLED_STEP + r) - int(PAD_H);
         row_in[r] = y >= 0 && y < int(SRC_H);
         row_at[r] = uint(clamp(y, 0, int(SRC_H) - 1)) * SRC_W;
     }
     [[unroll]] for (int c = 0; c < SPAN_W; c++) {
-        int x = int(x0 * STEP + c) - int(PAD_W);
+        int x = int(x0 * UNROLLED_STEP + c) - int(PAD_W);
         col_in[c] = x >= 0 && x < int(SRC_W);
         col_at[c] = uint(clamp(x, 0, int(SRC_W) - 1));
     }
@@ -86,7 +93,8 @@ void main() {
                 [[unroll]] for (int kx = 0; kx < KW; kx++) {
                     vec4 weight = AT(w, weight_at + (ky * KW + kx) * columns + weight_column[a]);
                     [[unroll]] for (int b = 0; b < ROWS * COLS; b++) {
-                        int from = (b / COLS + ky) * SPAN_W + b % COLS + kx;
+                        int from = (b / COLS * UNROLLED_STEP + ky) * SPAN_W +
+                                   b % COLS * UNROLLED_STEP + kx;
                         sum[a * ROWS * COLS + b] =
                             fma(vec4(value[from]), weight, sum[a * ROWS * COLS + b]);
                     }
@@ -126,24 +134,33 @@ void main() {
 #endif
         plane_at += SRC_H * SRC_W;
         s++;
-        if (s == SRC_C)
+        if (s == channels)
             break;
     }
 
-    /* A loop over an array instead of straight-line code: every load and store costs compile time. */
+    /* A loop over an array, not straight-line code: every load and store costs compile time. */
     float result[OUT_VECS * 4 * ROWS * COLS];
     [[unroll]] for (int a = 0; a < OUT_VECS * ROWS * COLS; a++) {
         [[unroll]] for (int j = 0; j < 4; j++)
             result[(a / (ROWS * COLS) * 4 + j) * ROWS * COLS + a % (ROWS * COLS)] = sum[a][j];
     }
+    place to = place_first(first_column * 4u);
     uint a = 0u;
     while (true) {
-        uint b = a % (ROWS * COLS);
-        uint y = y0 + b / COLS, x = x0 + b % COLS;
-        if (live && y < PIXELS_H && x < PIXELS_W)
-            result_store(first_column * 4u + a / (ROWS * COLS), image, y, x, result[a]);
+        float bias = place_bias(to);
+        bool stored = live && place_exists(to);
+        uint b = 0u;
+        while (true) {
+            uint y = y0 + b / COLS, x = x0 + b % COLS;
+            if (stored && y < PIXELS_H && x < PIXELS_W)
+                place_store(to, bias, image, y, x, result[a * ROWS * COLS + b]);
+            b++;
+            if (b == ROWS * COLS)
+                break;
+        }
+        place_advance(to);
         a++;
-        if (a == OUT_VECS * 4 * ROWS * COLS)
+        if (a == OUT_VECS * 4)
             break;
     }
 }

@@ -81,34 +81,68 @@ TENSOR(3, writeonly, float, dst)
 #endif
 /* COLUMNS counts vec4 of a row of the weights. */
 
-/* Applies the epilogue to the finished sum of one scalar column of the weights at a pixel and stores
-   it; columns past the end and padding are dropped. */
-void result_store(uint number, uint image, uint y, uint x, float value) {
+/* Size of a pixel in dst, and of dst. */
+#if ROLE == ROLE_UPCONV_FWD
+#define SCALE p.k
+#else
+#define SCALE 1u
+#endif
+#define DST_W (PIXELS_W * SCALE)
+#define DST_PLANE (PIXELS_H * SCALE * DST_W)
+
+/* Where the sums of one scalar column of the weights go. */
+struct place {
+    uint channel; /* DST_C or more: padding */
+    uint tap_y, tap_x;
+};
+
+place place_first(uint column) {
 #if ROLE == ROLE_UPCONV_FWD
     uint out_pitch = (p.c_out + 3u) / 4u * 4u;
-    uint tap = number / out_pitch;
-    uint channel = number - tap * out_pitch;
+    uint tap = column / out_pitch;
     uint tap_y = tap / p.k;
-    uint dst_w = p.w_in * p.k, plane = p.h_in * p.k * dst_w;
-    uint offset = (y * p.k + tap_y) * dst_w + x * p.k + tap - tap_y * p.k;
+    return place(column - tap * out_pitch, tap_y, tap - tap_y * p.k);
 #else
-    uint channel = number;
-    uint plane = PIXELS_H * PIXELS_W;
-    uint offset = y * PIXELS_W + x;
+    return place(column, 0u, 0u);
 #endif
-    bool stored = number < COLUMNS * 4u && channel < DST_C;
-    channel = min(channel, DST_C - 1u);
+}
+
+/* The place of the next column, without divisions. */
+void place_advance(inout place to) {
+    to.channel++;
+#if ROLE == ROLE_UPCONV_FWD
+    if (to.channel == (p.c_out + 3u) / 4u * 4u) {
+        to.channel = 0u;
+        to.tap_x++;
+    }
+    if (to.tap_x == p.k) {
+        to.tap_x = 0u;
+        to.tap_y++;
+    }
+#endif
+}
+
+/* False for padding and columns past the end. */
+bool place_exists(place to) {
+    return to.channel < DST_C && to.tap_y < SCALE;
+}
+
+float place_bias(place to) {
     if ((EPILOGUE & EPILOGUE_BIAS) != 0u)
-        value += AT(aux, channel);
+        return AT(aux, min(to.channel, DST_C - 1u));
+    return 0.0;
+}
+
+/* Applies the epilogue to a finished sum and stores it. */
+void place_store(place to, float bias, uint image, uint y, uint x, float value) {
+    uint at = to.channel * DST_PLANE + (y * SCALE + to.tap_y) * DST_W + x * SCALE + to.tap_x;
+    if ((EPILOGUE & EPILOGUE_BIAS) != 0u)
+        value += bias;
     if ((EPILOGUE & EPILOGUE_ACT) != 0u)
         value = value > 0.0 ? value : p.slope * value;
-    if (stored) {
-        if ((EPILOGUE & EPILOGUE_MASK) != 0u) {
-            float mask = AT(aux, image * p.aux_stride_n + channel * plane + offset);
-            value = mask > 0.0 ? value : p.slope * value;
-        }
-        AT(dst, image * DST_STRIDE_N + channel * plane + offset) = value;
-    }
+    if ((EPILOGUE & EPILOGUE_MASK) != 0u)
+        value = AT(aux, image * p.aux_stride_n + at) > 0.0 ? value : p.slope * value;
+    AT(dst, image * DST_STRIDE_N + at) = value;
 }
 
 #endif

@@ -100,14 +100,16 @@ void main() {
     }
 
     [[unroll]] for (uint a = 0u; a < OUT_VECS; a++) {
-        uint col = (first_column + a * OUT_LANES + out_lane) * 4u;
-        [[unroll]] for (uint b = 0u; b < PIXELS; b++) {
-            uint at = first_pixel + b * PIXEL_LANES + pixel_lane;
-            uint y = at / PIXELS_W;
-            [[unroll]] for (uint j = 0u; j < 4u; j++) {
-                if (at < pixels)
-                    result_store(col + j, image, y, at - y * PIXELS_W, sum[a * PIXELS + b][j]);
+        place to = place_first((first_column + a * OUT_LANES + out_lane) * 4u);
+        [[unroll]] for (uint j = 0u; j < 4u; j++) {
+            float bias = place_bias(to);
+            [[unroll]] for (uint b = 0u; b < PIXELS; b++) {
+                uint at = first_pixel + b * PIXEL_LANES + pixel_lane;
+                uint y = at / PIXELS_W;
+                if (at < pixels && place_exists(to))
+                    place_store(to, bias, image, y, at - y * PIXELS_W, sum[a * PIXELS + b][j]);
             }
+            place_advance(to);
         }
     }
 }

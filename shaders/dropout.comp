@@ -1,7 +1,7 @@
 #version 450
 /*
- * dropout.comp: one Philox block decides about four neighbouring elements, numbered over all images.
- * An invocation takes ITEMS blocks. Forward and backward are the same function; y may be x.
+ * dropout.comp: one Philox block decides about four neighbouring elements, numbered over all
+ * images. An invocation takes ITEMS blocks. Forward and backward are the same function; y may be x.
  */
 #extension GL_GOOGLE_include_directive : require
 #extension GL_EXT_control_flow_attributes : require

@@ -7,7 +7,8 @@
 
 layout(constant_id = 3) const uint ITEMS = 1; /* elements of an invocation */
 
-/* The invocation's first element among `count` elements of each of several images; tells the image. */
+/* The invocation's first element among `count` elements of each of several images, and the image.
+ */
 uint image_element(uint count, out uint image) {
     uint chunk = gl_WorkGroupSize.x * ITEMS;
     uint chunks = div_up(count, chunk);

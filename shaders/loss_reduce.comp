@@ -1,8 +1,8 @@
 #version 450
 /*
  * loss_reduce.comp: one workgroup adds the partial sums of softmax_loss.comp, every
- * gl_WorkGroupSize.x-th in ascending order, then the invocations' sums pairwise. The workgroup's size
- * is a power of two.
+ * gl_WorkGroupSize.x-th in ascending order, then the invocations' sums pairwise. The workgroup's
+ * size is a power of two.
  *
  * Shared memory: 16 bytes for each invocation.
  */

@@ -1,7 +1,7 @@
 #version 450
 /*
- * maxpool_bwd.comp: an invocation computes ITEMS pixels of dx: the sum, in scan order, of dy over the
- * windows that contain the pixel and have their first maximum there.
+ * maxpool_bwd.comp: an invocation computes ITEMS pixels of dx: the sum, in scan order, of dy over
+ * the windows that contain the pixel and have their first maximum there.
  */
 #extension GL_GOOGLE_include_directive : require
 #extension GL_EXT_control_flow_attributes : require

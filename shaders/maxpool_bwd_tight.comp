@@ -1,8 +1,8 @@
 #version 450
 /*
  * maxpool_bwd_tight.comp: maxpool_bwd for windows that neither overlap nor leave gaps (stride =
- * kernel, dilation 1). An invocation computes ITEMS windows, each with all its pixels of dx; what is
- * left over at the right and bottom edges becomes zero.
+ * kernel, dilation 1). An invocation computes ITEMS windows, each with all its pixels of dx; what
+ * is left over at the right and bottom edges becomes zero.
  */
 #extension GL_GOOGLE_include_directive : require
 #extension GL_EXT_control_flow_attributes : require

@@ -1,9 +1,9 @@
 #version 450
 /*
- * softmax_loss.comp: class probabilities, and for each workgroup the partial sums of the loss over its
- * LOSS_PIXELS_PER_GROUP pixels: (weighted cross-entropy, weights, correct pixels, counted pixels).
- * An invocation takes every gl_WorkGroupSize.x-th pixel in ascending order; the invocations' sums are
- * added pairwise. The workgroup's size is a power of two.
+ * softmax_loss.comp: class probabilities, and for each workgroup the partial sums of the loss over
+ * its LOSS_PIXELS_PER_GROUP pixels: (weighted cross-entropy, weights, correct pixels, counted
+ * pixels). An invocation takes every gl_WorkGroupSize.x-th pixel in ascending order; the
+ * invocations' sums are added pairwise. The workgroup's size is a power of two.
  *
  * Shared memory: 16 bytes for each invocation.
  */

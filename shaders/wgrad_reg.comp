@@ -96,7 +96,8 @@ void main() {
     group /= in_blocks;
     uint first_tap = group % tap_blocks;
     uint split = group / tap_blocks;
-    bool live = split < p.splits;
+    if (split >= p.splits)
+        return;
 
     uint tap_y = first_tap / KERNEL_W;
     uint tap_x = first_tap - tap_y * KERNEL_W;
@@ -123,7 +124,7 @@ void main() {
     uint map_rows = p.n * PIXELS_H;
     uint begin = split * map_rows / p.splits;
     uint end = (split + 1u) * map_rows / p.splits;
-    live = live && begin < end;
+    bool live = begin < end;
     begin = min(begin, map_rows - 1u);
     end = clamp(end, begin + 1u, map_rows);
 
@@ -216,7 +217,7 @@ void main() {
             [[unroll]] for (uint j = 0u; j < 4u; j++)
                 total[j] = out_vec * 4u + j < p.c_out ? total[j] : 0.0;
             uint row = (split * p.c_in + channel) * all_taps + first_tap * TAPS + a % TAPS;
-            if (split < p.splits && channel < p.c_in && out_vec < out_vecs)
+            if (channel < p.c_in && out_vec < out_vecs)
                 AT(partial, row * out_vecs + out_vec) = total;
         }
         barrier();
