@@ -4,8 +4,9 @@
  *
  * Access path: measured on convolution kernels, address arithmetic costs 1.4 to 1.7 times the
  * throughput on AMD and 2.3 to 2.9 times the cycles on Intel, nothing on NVIDIA; Mesa's CPU driver
- * is 1.3 to 1.4 times faster with addresses from version 25 on and 3 times slower before. Hence
- * descriptors everywhere but on recent Mesa CPU drivers. UNET_ACCESS=descriptor|address overrides.
+ * is 1.6 to 1.9 times faster with addresses in version 26 and half as fast in 22 (docs/shaders.md).
+ * Hence descriptors everywhere but on recent Mesa CPU drivers. UNET_ACCESS=descriptor|address
+ * overrides.
  */
 #include "runtime/gpu/facts.h"
 
@@ -15,7 +16,7 @@
 #include <string.h>
 
 /* Mesa's CPU driver reads through buffer addresses quickly from this version on. */
-#define MESA_FAST_ADDRESSES 25
+#define MESA_FAST_ADDRESSES 26
 
 struct properties {
     VkPhysicalDeviceProperties2 base;
