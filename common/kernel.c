@@ -269,44 +269,19 @@ static void softmax_loss_grad(struct check *check, const struct softmax_loss_gra
     pixels(check, p->n, p->k, p->hw, p->dlogits_stride_n);
 }
 
-/* The parameter words as the structs of the families that a kernel may belong to. */
-union any_params {
-    uint32_t words[KERNEL_MAX_PARAMS];
-    struct conv_params conv;
-    struct conv_wgrad_params conv_wgrad;
-    struct wgrad_reduce_params wgrad_reduce;
-    struct weights_transpose_params transpose;
-    struct bias_grad_params bias_grad;
-    struct upconv_params upconv;
-    struct upconv_dgrad_params upconv_dgrad;
-    struct upconv_wgrad_params upconv_wgrad;
-    struct maxpool_params maxpool;
-    struct maxpool_bwd_params maxpool_bwd;
-    struct act_fwd_params act_fwd;
-    struct act_bwd_params act_bwd;
-    struct add_params add;
-    struct copy_region_params copy_region;
-    struct embed_region_params embed_region;
-    struct dropout_params dropout;
-    struct softmax_params softmax;
-    struct softmax_loss_params softmax_loss;
-    struct loss_reduce_params loss_reduce;
-    struct softmax_loss_grad_params softmax_loss_grad;
-    struct sgd_params sgd;
-    struct adam_params adam;
-};
-
 /* Kernels over single elements, weights and parameters. */
-static void simple_regions(enum kernel_id id, const union any_params *p, struct check *check) {
+static void simple_regions(enum kernel_id id, const union kernel_params *p, struct check *check) {
     switch (id) {
     case KERNEL_ID_wgrad_reduce:
         flat(check, times(p->wgrad_reduce.count, p->wgrad_reduce.splits));
         flat(check, p->wgrad_reduce.count);
         break;
     case KERNEL_ID_weights_transpose:
-        weights(check, p->transpose.in_count, p->transpose.taps, 0, p->transpose.out_count);
-        weights(check, p->transpose.out_count, p->transpose.taps, 0, p->transpose.in_count);
-        require(check, p->transpose.flip <= 1, "flip is neither 0 nor 1");
+        weights(check, p->weights_transpose.in_count, p->weights_transpose.taps, 0,
+                p->weights_transpose.out_count);
+        weights(check, p->weights_transpose.out_count, p->weights_transpose.taps, 0,
+                p->weights_transpose.in_count);
+        require(check, p->weights_transpose.flip <= 1, "flip is neither 0 nor 1");
         break;
     case KERNEL_ID_bias_grad:
         planes(check, p->bias_grad.n, p->bias_grad.c, p->bias_grad.h, p->bias_grad.w,
@@ -350,7 +325,7 @@ static void simple_regions(enum kernel_id id, const union any_params *p, struct 
     }
 }
 
-static void all_regions(enum kernel_id id, const union any_params *p, struct check *check) {
+static void all_regions(enum kernel_id id, const union kernel_params *p, struct check *check) {
     switch (id) {
     case KERNEL_ID_conv_fwd:
     case KERNEL_ID_conv_dgrad:
@@ -403,7 +378,7 @@ bool kernel_regions(enum kernel_id id, const uint32_t *params,
         *why = "no such kernel";
         return false;
     }
-    union any_params any = {{0}};
+    union kernel_params any = {{0}};
     const struct kernel_info *info = &kernel_table[id];
     memcpy(any.words, params, sizeof(uint32_t) * info->n_params);
     for (uint32_t i = 0; i < info->n_params; i++) {

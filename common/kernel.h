@@ -47,6 +47,33 @@ KERNEL_STRUCT(softmax_loss_grad, SOFTMAX_LOSS_GRAD)
 KERNEL_STRUCT(sgd, SGD)
 KERNEL_STRUCT(adam, ADAM)
 
+/* The parameter words of a record, as the struct of its kernel's family. */
+union kernel_params {
+    uint32_t words[KERNEL_MAX_PARAMS];
+    struct conv_params conv;
+    struct conv_wgrad_params conv_wgrad;
+    struct wgrad_reduce_params wgrad_reduce;
+    struct weights_transpose_params weights_transpose;
+    struct bias_grad_params bias_grad;
+    struct upconv_params upconv;
+    struct upconv_dgrad_params upconv_dgrad;
+    struct upconv_wgrad_params upconv_wgrad;
+    struct maxpool_params maxpool;
+    struct maxpool_bwd_params maxpool_bwd;
+    struct act_fwd_params act_fwd;
+    struct act_bwd_params act_bwd;
+    struct add_params add;
+    struct copy_region_params copy_region;
+    struct embed_region_params embed_region;
+    struct dropout_params dropout;
+    struct softmax_params softmax;
+    struct softmax_loss_params softmax_loss;
+    struct loss_reduce_params loss_reduce;
+    struct softmax_loss_grad_params softmax_loss_grad;
+    struct sgd_params sgd;
+    struct adam_params adam;
+};
+
 enum kernel_access { KERNEL_READ = 1, KERNEL_WRITE = 2, KERNEL_UPDATE = 3 };
 
 struct kernel_binding {

@@ -8,32 +8,6 @@
 #include "common/base.h"
 #include "compiler/tile.h"
 
-/* Parameters of any kernel. */
-union params {
-    struct conv_params conv;
-    struct conv_wgrad_params conv_wgrad;
-    struct wgrad_reduce_params wgrad_reduce;
-    struct weights_transpose_params weights_transpose;
-    struct bias_grad_params bias_grad;
-    struct upconv_params upconv;
-    struct upconv_dgrad_params upconv_dgrad;
-    struct upconv_wgrad_params upconv_wgrad;
-    struct maxpool_params maxpool;
-    struct maxpool_bwd_params maxpool_bwd;
-    struct act_fwd_params act_fwd;
-    struct act_bwd_params act_bwd;
-    struct add_params add;
-    struct copy_region_params copy_region;
-    struct embed_region_params embed_region;
-    struct dropout_params dropout;
-    struct softmax_params softmax;
-    struct softmax_loss_params softmax_loss;
-    struct loss_reduce_params loss_reduce;
-    struct softmax_loss_grad_params softmax_loss_grad;
-    struct sgd_params sgd;
-    struct adam_params adam;
-};
-
 /* What convolution and up-convolution kernels have in common: pixels times columns. */
 struct map {
     uint32_t n, h, w; /* pixels that the kernel's invocations share out */
@@ -67,7 +41,7 @@ static uint64_t blocks(uint64_t value, uint64_t block) {
     return (value + block - 1) / block;
 }
 
-static struct map map_find(enum kernel_id kernel, const union params *p) {
+static struct map map_find(enum kernel_id kernel, const union kernel_params *p) {
     if (kernel == KERNEL_ID_upconv_fwd) {
         const struct upconv_params *u = &p->upconv;
         return (struct map){.n = u->n,
@@ -103,7 +77,8 @@ static struct map map_find(enum kernel_id kernel, const union params *p) {
 }
 
 /* conv_tile.comp: narrow tiles of columns for few channels, small tiles for small maps. */
-static void choose_conv_tile(enum kernel_id kernel, const union params *p, struct tile *tile) {
+static void choose_conv_tile(enum kernel_id kernel, const union kernel_params *p,
+                             struct tile *tile) {
     struct map map = map_find(kernel, p);
     uint32_t out_lanes = map.columns >= 16 ? 8 : 4;
     uint32_t out_vecs = map.columns >= 8 ? 2 : 1;
@@ -174,7 +149,8 @@ static const struct reg_variant *reg_variant_find(enum kernel_id kernel, const s
     return one ? &conv_any_4 : &conv_any_16;
 }
 
-static void choose_conv_reg(enum kernel_id kernel, const union params *p, struct tile *tile) {
+static void choose_conv_reg(enum kernel_id kernel, const union kernel_params *p,
+                            struct tile *tile) {
     struct map map = map_find(kernel, p);
     const struct reg_variant *variant = reg_variant_find(kernel, &map);
     uint32_t size = 16; /* the widest vector of a CPU device: no lane idles that need not */
@@ -198,7 +174,7 @@ struct wgrad {
     bool padded, dense;
 };
 
-static struct wgrad wgrad_find(enum kernel_id kernel, const union params *p) {
+static struct wgrad wgrad_find(enum kernel_id kernel, const union kernel_params *p) {
     if (kernel == KERNEL_ID_upconv_wgrad) {
         const struct upconv_wgrad_params *u = &p->upconv_wgrad;
         return (struct wgrad){.c_in = u->c_in,
@@ -222,7 +198,8 @@ static struct wgrad wgrad_find(enum kernel_id kernel, const union params *p) {
                           .dense = c->dilation == 1};
 }
 
-static void choose_wgrad_tile(enum kernel_id kernel, const union params *p, struct tile *tile) {
+static void choose_wgrad_tile(enum kernel_id kernel, const union kernel_params *p,
+                              struct tile *tile) {
     struct wgrad wgrad = wgrad_find(kernel, p);
     bool up = kernel == KERNEL_ID_upconv_wgrad;
     uint32_t pitch = div_up(wgrad.c_out, 4) * 4;
@@ -273,7 +250,8 @@ static const struct wgrad_variant *wgrad_variant_find(enum kernel_id kernel,
     return wgrad->c_out <= 4 ? &conv_any_wgrad_out4 : &conv_any_wgrad;
 }
 
-static void choose_wgrad_reg(enum kernel_id kernel, const union params *p, struct tile *tile) {
+static void choose_wgrad_reg(enum kernel_id kernel, const union kernel_params *p,
+                             struct tile *tile) {
     struct wgrad wgrad = wgrad_find(kernel, p);
     const struct wgrad_variant *variant = wgrad_variant_find(kernel, &wgrad);
     uint64_t groups = 0;
@@ -325,7 +303,7 @@ static void choose_maxpool_bwd(const struct maxpool_bwd_params *pool, enum plan_
 }
 
 /* The kernels without a tile of their own. */
-static void choose_simple(enum kernel_id kernel, const union params *p, enum plan_class cls,
+static void choose_simple(enum kernel_id kernel, const union kernel_params *p, enum plan_class cls,
                           struct tile *tile) {
     const char *variant = kernel_table[kernel].name;
     bool cpu = cls == PLAN_CLASS_CPU;
@@ -390,7 +368,7 @@ static void choose_simple(enum kernel_id kernel, const union params *p, enum pla
 
 void tile_choose(enum kernel_id kernel, const uint32_t *params, enum plan_class cls,
                  struct tile *tile) {
-    union params p;
+    union kernel_params p;
     memset(&p, 0, sizeof p);
     memcpy(&p, params, kernel_table[kernel].n_params * sizeof *params);
     memset(tile, 0, sizeof *tile);
@@ -418,7 +396,7 @@ void tile_choose(enum kernel_id kernel, const uint32_t *params, enum plan_class 
  * sums beyond the first.
  */
 uint32_t tile_wgrad_splits(enum kernel_id kernel, const uint32_t *params) {
-    union params p;
+    union kernel_params p;
     memset(&p, 0, sizeof p);
     memcpy(&p, params, kernel_table[kernel].n_params * sizeof *params);
     struct wgrad wgrad = wgrad_find(kernel, &p);
