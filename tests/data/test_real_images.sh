@@ -9,32 +9,19 @@ unetc=$1
 unetrun=$2
 root=$3
 data=${UNET_TEST_DATA:-}
-scratch=$(mktemp -d)
-trap 'rm -rf "$scratch"' EXIT
-number=0
-failed=0
+source "$(dirname "${BASH_SOURCE[0]}")/../tap.sh"
 
-# check FOLDER TITLE COMMAND...: one case, skipped when the folder of images is not there
-check() {
+# check_on FOLDER TITLE COMMAND...: one case, skipped when the folder of images is not there
+check_on() {
     local folder=$data/$1 title=$2
     shift 2
-    number=$((number + 1))
     if [[ -z $data ]]; then
-        echo "ok $number - $title # SKIP no real images: UNET_TEST_DATA is not set (tools/test --data DIR)"
-        return
+        skip "$title" "no real images: UNET_TEST_DATA is not set (tools/test --data DIR)"
     elif [[ ! -d $folder ]]; then
-        echo "ok $number - $title # SKIP no folder $folder"
-        return
-    fi
-    if "$@" >"$scratch/log" 2>&1; then
-        echo "ok $number - $title"
+        skip "$title" "no folder $folder"
     else
-        sed 's/^/# /' "$scratch/log"
-        echo "not ok $number - $title"
-        failed=1
+        check "$title" "$@"
     fi
-    # Messages of the validation layers belong into the output of this test.
-    grep -i "validation \(error\|warning\)" "$scratch/log" || true
 }
 
 train() {
@@ -76,10 +63,10 @@ wrong_labels() {
 }
 
 echo "1..6"
-check isbi2012 "trains on 8-bit PNGs with frames held out" train
-check isbi2012 "scores a held-out frame" eval_json
-check isbi2012 "segments an 8-bit PNG" infer isbi2012/images '*.png' 512x512
-check dic_hela/tiff "segments an LZW TIFF" infer dic_hela/tiff 't0*.tif' 512x512
-check bbbc039 "segments a 16-bit PNG" infer bbbc039/images '*.png' 696x520
-check bbbc039 "refuses labels the model does not list" wrong_labels
+check_on isbi2012 "trains on 8-bit PNGs with frames held out" train
+check_on isbi2012 "scores a held-out frame" eval_json
+check_on isbi2012 "segments an 8-bit PNG" infer isbi2012/images '*.png' 512x512
+check_on dic_hela/tiff "segments an LZW TIFF" infer dic_hela/tiff 't0*.tif' 512x512
+check_on bbbc039 "segments a 16-bit PNG" infer bbbc039/images '*.png' 696x520
+check_on bbbc039 "refuses labels the model does not list" wrong_labels
 exit "$failed"

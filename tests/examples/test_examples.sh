@@ -7,26 +7,8 @@ examples=$1
 unetc=$2
 unetrun=$3
 root=$4
-scratch=$(mktemp -d)
-trap 'rm -rf "$scratch"' EXIT
-number=0
-failed=0
+source "$(dirname "${BASH_SOURCE[0]}")/../tap.sh"
 
-# check TITLE COMMAND...: one case; the output of the command stays in $scratch/log
-check() {
-    local title=$1
-    shift
-    number=$((number + 1))
-    if "$@" >"$scratch/log" 2>&1; then
-        echo "ok $number - $title"
-    else
-        sed 's/^/# /' "$scratch/log"
-        echo "not ok $number - $title"
-        failed=1
-    fi
-    # Messages of the validation layers belong into the output of this test.
-    grep -i "validation \(error\|warning\)" "$scratch/log" || true
-}
 prints() {
     local wanted=$1
     shift

@@ -6,24 +6,7 @@
 set -euo pipefail
 build=$(cd "$1" && pwd)
 root=$(cd "$2" && pwd)
-scratch=$(mktemp -d)
-trap 'rm -rf "$scratch"' EXIT
-number=0
-failed=0
-
-# check TITLE COMMAND...: one case
-check() {
-    local title=$1
-    shift
-    number=$((number + 1))
-    if "$@" >"$scratch/log" 2>&1; then
-        echo "ok $number - $title"
-    else
-        sed 's/^/# /' "$scratch/log"
-        echo "not ok $number - $title"
-        failed=1
-    fi
-}
+source "$(dirname "${BASH_SOURCE[0]}")/../tap.sh"
 
 echo "1..9"
 check "meson install" meson install -C "$build" --no-rebuild --destdir "$scratch/dest"
