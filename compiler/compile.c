@@ -138,6 +138,16 @@ static bool known_pass(const char *name) {
     return strcmp(name, "all") == 0;
 }
 
+static bool unknown_pass(const char *name, struct err *err) {
+    char list[256] = "";
+    for (size_t i = 0; pass_names[i]; i++) {
+        size_t length = strlen(list);
+        snprintf(list + length, sizeof(list) - length, " %s", pass_names[i]);
+    }
+    err_set(err, ERR_USAGE, "--dump %s: no such pass", name);
+    return err_hint(err, "passes:%s, or all", list);
+}
+
 static bool split_overrides(const struct unet_compile_options *options, struct arena *arena,
                             struct model_override *out, struct err *err) {
     for (size_t i = 0; i < options->n_set; i++) {
@@ -193,8 +203,7 @@ bool unet_compile_text(const char *file_name, const char *text,
     struct compilation c = {.options = options ? options : &none};
     *plan_out = NULL;
     if (c.options->dump_pass && !known_pass(c.options->dump_pass)) {
-        err_set(err, ERR_USAGE, "--dump %s: no such pass", c.options->dump_pass);
-        return err_hint(err, "passes: build autodiff update fuse order skip inplace plan, or all");
+        return unknown_pass(c.options->dump_pass, err);
     }
     bool ok = read_model(file_name, text, c.options, &c.model, err) && compile_model(&c, err);
     finish(&c);
