@@ -54,7 +54,7 @@ static bool add_record(struct cutter *cutter, const struct plan_program *program
     const uint64_t cost = exec_cost(exec->plan, record);
     const uint32_t axis = slab_axis(dispatch->groups, exec->ops->counts_groups(exec, record));
     const uint32_t length = dispatch->groups[axis];
-    const uint64_t wanted = (cost + exec->batch_cost - 1) / exec->batch_cost;
+    const uint64_t wanted = cost / exec->batch_cost + (cost % exec->batch_cost > 0 ? 1 : 0);
     const uint32_t slabs = (uint32_t)MAX(1u, MIN(wanted, (uint64_t)length));
     for (uint32_t i = 0; i < slabs; i++) {
         struct exec_piece piece = {.record = index,
@@ -99,6 +99,17 @@ bool exec_open(struct unet_device *device, const struct exec_request *request, s
     }
     *out = exec;
     return true;
+}
+
+bool exec_in_block(enum plan_block block, uint64_t block_bytes, uint64_t offset_bytes,
+                   uint64_t size_bytes, struct err *err) {
+    if (size_bytes <= block_bytes && offset_bytes <= block_bytes - size_bytes)
+        return true;
+    return err_set(err, ERR_INPUT,
+                   "bytes %llu to %llu of the %s block: the programs opened have %llu bytes there",
+                   (unsigned long long)offset_bytes,
+                   (unsigned long long)(offset_bytes + size_bytes), exec_block_names[block],
+                   (unsigned long long)block_bytes);
 }
 
 static void need_tensor(const struct plan *plan, const struct plan_program *program, uint32_t index,

@@ -1,7 +1,8 @@
 /*
  * exec.h: what stands between a session and the machinery that executes dispatch records. A session
- * knows plans and host data; an executor knows devices. Vulkan is one executor (gpu/); another one
- * for the same records needs only these two tables, and its place in device.c.
+ * knows plans and host data; an executor knows devices. There are two: Vulkan (gpu/) and native
+ * kernels (cpu/); another one for the same records needs only these two tables, and its place in
+ * device.c.
  *
  * A program is prepared once: exec.c walks its records, cuts them into batches of bounded work and
  * hands them to the executor; running a program replays what was prepared.
@@ -61,13 +62,14 @@ struct exec {
 };
 
 struct exec_backend {
-    const char *name;
-    /* Appends nothing and returns false with ERR_DEVICE when there is no driver. */
+    const char *name; /* as in struct unet_device_info */
+    /* Numbered from 0. Returns false with ERR_DEVICE when there is no driver. */
     bool (*list)(struct unet_device_info **devices_out, size_t *count_out, struct err *err);
-    bool (*open_device)(const struct unet_device_info *info, struct unet_device **out,
-                        struct err *err);
+    /* threads: of a device that has them; 0: as listed. */
+    bool (*open_device)(const struct unet_device_info *info, uint32_t threads,
+                        struct unet_device **out, struct err *err);
     void (*close_device)(struct unet_device *device);
-    uint32_t (*validation_count)(const struct unet_device *device);
+    uint32_t (*validation_count)(const struct unet_device *device); /* NULL: always 0 */
     /* The limits for one plan: the access path may differ from the device's usual one. */
     struct plan_limits (*limits)(const struct unet_device *device, const struct plan *plan);
     bool (*open)(struct unet_device *device, const struct exec_request *request, struct exec **out,
@@ -80,7 +82,19 @@ struct unet_device {
     struct unet_device_info info;
 };
 
-extern const struct exec_backend gpu_backend;
+extern const struct exec_backend gpu_backend; /* unless built with -Dvulkan=disabled */
+extern const struct exec_backend cpu_backend;
+
+/* Ranks of devices (struct unet_device_info). From UNET_RANK_ON_REQUEST on they are never chosen
+   unless asked for: software that pretends to be a GPU. */
+enum {
+    UNET_RANK_DISCRETE,
+    UNET_RANK_INTEGRATED,
+    UNET_RANK_VIRTUAL,
+    UNET_RANK_NATIVE,
+    UNET_RANK_ON_REQUEST,
+    UNET_RANK_OTHER
+};
 
 /* What a record costs: floating-point operations plus EXEC_COST_PER_BYTE for each byte of its
    tensors, so that records that only move memory count too. */
@@ -96,5 +110,9 @@ bool exec_open(struct unet_device *device, const struct exec_request *request, s
                struct err *err);
 
 extern const char *const exec_block_names[PLAN_BLOCK_COUNT];
+
+/* Whether these bytes lie in a block of block_bytes. */
+bool exec_in_block(enum plan_block block, uint64_t block_bytes, uint64_t offset_bytes,
+                   uint64_t size_bytes, struct err *err);
 
 #endif

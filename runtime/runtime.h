@@ -19,10 +19,12 @@ struct unet_device;
 
 struct unet_device_info {
     uint32_t index;
-    uint32_t rank; /* lower is preferred: discrete, integrated, virtual, CPU, other */
-    char name[256];
-    char driver[256]; /* "llvmpipe, Mesa 22.3.6 (LLVM 15.0.6)" */
-    char api_version[32];
+    uint32_t rank;             /* lower is preferred: discrete, integrated, virtual GPU, native CPU;
+                                  software Vulkan drivers and others only when asked for */
+    const char *backend;       /* "vulkan", or "cpu": native kernels, no driver */
+    char name[256];            /* of the CPU: "CPU (avx512, 2 threads)" */
+    char driver[256];          /* "llvmpipe, Mesa 22.3.6 (LLVM 15.0.6)" */
+    char api_version[32];      /* of Vulkan; empty for the CPU */
     bool usable;               /* meets all requirements */
     char missing[512];         /* what is missing when it is not */
     char choice[512];          /* class, access path, and why */
@@ -31,18 +33,28 @@ struct unet_device_info {
     float timestamp_period_ns; /* 0: no timestamps */
 };
 
-/* All devices present, also those that cannot be used; *devices_out is freed by the caller. No
-   driver at all: ERR_DEVICE with what to install. */
+/* All devices present, also those that cannot be used: Vulkan devices, then the CPU itself, which
+   is always there. *devices_out is freed by the caller. ERR_USAGE for an environment variable that
+   makes no sense (docs/runtime.md). */
 bool unet_device_list(struct unet_device_info **devices_out, size_t *count_out, struct err *err);
 
-/* select: NULL (the best usable device: discrete, integrated, virtual, CPU), an index, or part of a
- * name in any case. */
-bool unet_device_open(const char *select, struct unet_device **out, struct err *err);
+struct unet_device_options {
+    const char *select; /* an index; "cpu" or "vulkan" (the best Vulkan device); or a part of a
+                           name in any case. NULL: what UNET_DEVICE in the environment says; else
+                           the best GPU, or the CPU where there is none */
+    uint32_t threads;   /* of the CPU; 0: what UNET_THREADS says, else one for each core that the
+                           process may use. Results do not depend on it */
+};
+
+/* options: NULL for the defaults. */
+bool unet_device_open(const struct unet_device_options *options, struct unet_device **out,
+                      struct err *err);
 void unet_device_close(struct unet_device *device); /* NULL-safe */
 const struct unet_device_info *unet_device_get_info(const struct unet_device *device);
 
 /* Warnings and errors of the Vulkan validation layer so far; the layer is on, with synchronisation
-   checks, when the environment holds UNET_VALIDATION=1. Closing the device prints the sum. */
+   checks, when the environment holds UNET_VALIDATION=1. Closing the device prints the sum. The CPU
+   has none. */
 uint32_t unet_device_validation_count(const struct unet_device *device);
 
 /* ---- sessions: a plan on a device ---- */

@@ -49,6 +49,7 @@ struct cli_option {
 struct cli_common {
     bool quiet, help, version;
     const char *device;       /* tools with devices only */
+    uint32_t threads;         /* of them; 0: not given */
     struct cli_list operands; /* everything that is no option */
 };
 

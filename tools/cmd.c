@@ -43,8 +43,10 @@ const char *cmd_class_name(enum plan_class cls) {
     return cls == PLAN_CLASS_GPU ? "GPU" : "CPU";
 }
 
-const char *cmd_access_name(enum plan_access access) {
-    return access == PLAN_ACCESS_DESCRIPTOR ? "descriptors" : "addresses";
+const char *cmd_access_name(const struct unet_device_info *device) {
+    if (strcmp(device->backend, "cpu") == 0)
+        return "pointers";
+    return device->limits.access == PLAN_ACCESS_DESCRIPTOR ? "descriptors" : "addresses";
 }
 
 const char *cmd_format_bytes(uint64_t size_bytes, char *text, size_t room) {
@@ -70,14 +72,20 @@ const char *cmd_format_count(uint64_t count, char *text, size_t room) {
     return text;
 }
 
-bool cmd_network_open(const struct plan *plan, const char *device, const char *weights,
+bool cmd_device_open(const struct cli_common *common, struct unet_device **out, struct err *err) {
+    const struct unet_device_options options = {.select = common->device,
+                                                .threads = common->threads};
+    return unet_device_open(&options, out, err);
+}
+
+bool cmd_network_open(const struct plan *plan, const struct cli_common *common, const char *weights,
                       struct cmd_network *network, struct err *err) {
     static const char *const programs[] = {"infer"};
     const struct unet_session_options options = {.programs = programs,
                                                  .n_programs = ARRAY_LEN(programs)};
     network->plan = plan;
     if (cmd_find_program(plan, "infer", err) != NULL &&
-        unet_device_open(device, &network->device, err) &&
+        cmd_device_open(common, &network->device, err) &&
         unet_session_open(network->device, plan, &options, &network->session, err) &&
         unet_checkpoint_load(network->session, weights, false, NULL, err))
         return true;

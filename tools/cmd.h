@@ -22,8 +22,12 @@ bool cmd_print_json(json_t *object, struct err *err);
 uint64_t cmd_count_parameters(const struct plan *plan);
 uint64_t cmd_count_flops(const struct plan_program *program);
 
-const char *cmd_class_name(enum plan_class cls);      /* "GPU", "CPU" */
-const char *cmd_access_name(enum plan_access access); /* "descriptors", "addresses" */
+const char *cmd_class_name(enum plan_class cls); /* "GPU", "CPU" */
+/* How kernels reach tensors: "descriptors", "addresses"; the CPU's own: "pointers". */
+const char *cmd_access_name(const struct unet_device_info *device);
+
+/* The device that the command line asks for. */
+bool cmd_device_open(const struct cli_common *common, struct unet_device **out, struct err *err);
 
 /* "151.2 MiB" in a buffer of the caller. */
 const char *cmd_format_bytes(uint64_t size_bytes, char *text, size_t room);
@@ -36,7 +40,7 @@ struct cmd_network {
     struct unet_device *device;
     struct unet_session *session;
 };
-bool cmd_network_open(const struct plan *plan, const char *device, const char *weights,
+bool cmd_network_open(const struct plan *plan, const struct cli_common *common, const char *weights,
                       struct cmd_network *network, struct err *err);
 void cmd_network_close(struct cmd_network *network);
 

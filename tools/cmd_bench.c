@@ -199,13 +199,12 @@ static bool print_json(const struct bench *bench, const struct unet_device_info 
         "{s:s, s:s, s:s, s:s, s:s, s:[i,i,i,i], s:i, s:f, s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:I, "
         "s:I, s:I, s:I}",
         "device", device->name, "driver", device->driver, "class",
-        cmd_class_name(device->limits.class_), "access", cmd_access_name(device->limits.access),
-        "program", bench->program->name, "input", (int)model->batch, (int)model->channels,
-        (int)model->in_h, (int)model->in_w, "repeat", (int)bench->repeat, "seconds_first",
-        bench->warm_up_seconds, "seconds_median", seconds, "seconds_min", bench->seconds[0],
-        "gflop", gflop, "gflops", seconds > 0 ? gflop / seconds : 0.0, "arena_bytes",
-        (json_int_t)bench->program->arena_bytes, "weight_bytes",
-        (json_int_t)bench->plan->block_bytes[PLAN_BLOCK_WEIGHTS], "state_bytes",
+        cmd_class_name(device->limits.class_), "access", cmd_access_name(device), "program",
+        bench->program->name, "input", (int)model->batch, (int)model->channels, (int)model->in_h,
+        (int)model->in_w, "repeat", (int)bench->repeat, "seconds_first", bench->warm_up_seconds,
+        "seconds_median", seconds, "seconds_min", bench->seconds[0], "gflop", gflop, "gflops",
+        seconds > 0 ? gflop / seconds : 0.0, "arena_bytes", (json_int_t)bench->program->arena_bytes,
+        "weight_bytes", (json_int_t)bench->plan->block_bytes[PLAN_BLOCK_WEIGHTS], "state_bytes",
         (json_int_t)memory.block_bytes[PLAN_BLOCK_STATE], "io_bytes",
         (json_int_t)memory.block_bytes[PLAN_BLOCK_IO], "staging_bytes",
         (json_int_t)memory.staging_bytes, "device_bytes", (json_int_t)memory.total_bytes,
@@ -247,7 +246,7 @@ static void print_table(const struct bench *bench, const struct unet_device_info
     char a[32], b[32], c[32];
     unet_session_memory(bench->session, &memory);
     printf("device    %s (%s), as %s with %s\n", device->name, device->driver,
-           cmd_class_name(device->limits.class_), cmd_access_name(device->limits.access));
+           cmd_class_name(device->limits.class_), cmd_access_name(device));
     printf("program   %s, batch %u of %u x %u pixels, %u dispatches\n", bench->program->name,
            model->batch, model->in_h, model->in_w, bench->program->n_records);
     printf("time      %.4f s median, %.4f s least of %u runs; first %.4f s\n", seconds,
@@ -296,7 +295,7 @@ static bool run_bench(const void *data, struct err *err) {
     struct unet_device *device = NULL;
     bool good = plan_load(values->common.operands.items[0], &plan, err) &&
                 (bench.program = cmd_find_program(plan, values->program, err)) != NULL &&
-                unet_device_open(values->common.device, &device, err);
+                cmd_device_open(&values->common, &device, err);
     if (good) {
         bench.plan = plan;
         good = run_on_device(values, &bench, device, err);

@@ -1,9 +1,10 @@
 /*
- * cmd_devices.c: unetrun devices: which Vulkan devices there are, what they allow, and which one
- * would be used and why.
+ * cmd_devices.c: unetrun devices: which devices there are, what they allow, and which one would be
+ * used and why.
  */
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "common/base.h"
 #include "tools/cmd.h"
@@ -19,16 +20,16 @@ static const struct cli_option devices_options[] = {
 };
 
 /* The index of the device that would be opened, or -1 when none can be used. */
-static bool find_choice(const char *select, const struct unet_device_info *devices, size_t count,
-                        int64_t *choice_out, struct err *err) {
-    bool any = select != NULL;
+static bool find_choice(const struct cli_common *common, const struct unet_device_info *devices,
+                        size_t count, int64_t *choice_out, struct err *err) {
+    bool any = common->device != NULL;
     *choice_out = -1;
     for (size_t i = 0; i < count; i++)
         any = any || devices[i].usable;
     if (!any)
         return true;
     struct unet_device *device;
-    if (!unet_device_open(select, &device, err))
+    if (!cmd_device_open(common, &device, err))
         return false;
     *choice_out = unet_device_get_info(device)->index;
     unet_device_close(device);
@@ -47,17 +48,17 @@ static json_t *describe_limits(const struct plan_limits *limits) {
 }
 
 static json_t *describe_device(const struct unet_device_info *device, bool chosen) {
-    json_t *object =
-        json_pack("{s:i, s:s, s:s, s:s, s:b, s:b, s:I, s:f, s:o}", "index", (int)device->index,
-                  "name", device->name, "driver", device->driver, "api_version",
-                  device->api_version, "usable", (int)device->usable, "chosen", (int)chosen,
-                  "memory_bytes", (json_int_t)device->memory_bytes, "timestamp_period_ns",
-                  (double)device->timestamp_period_ns, "limits", describe_limits(&device->limits));
+    json_t *object = json_pack(
+        "{s:i, s:s, s:s, s:s, s:s, s:b, s:b, s:I, s:f, s:o}", "index", (int)device->index,
+        "backend", device->backend, "name", device->name, "driver", device->driver, "api_version",
+        device->api_version, "usable", (int)device->usable, "chosen", (int)chosen, "memory_bytes",
+        (json_int_t)device->memory_bytes, "timestamp_period_ns",
+        (double)device->timestamp_period_ns, "limits", describe_limits(&device->limits));
     if (object == NULL)
         return NULL;
     if (device->usable) {
         json_object_set_new(object, "class", json_string(cmd_class_name(device->limits.class_)));
-        json_object_set_new(object, "access", json_string(cmd_access_name(device->limits.access)));
+        json_object_set_new(object, "access", json_string(cmd_access_name(device)));
         json_object_set_new(object, "choice", json_string(device->choice));
     } else {
         json_object_set_new(object, "missing", json_string(device->missing));
@@ -76,32 +77,45 @@ static bool print_json(const struct unet_device_info *devices, size_t count, int
                           err);
 }
 
-static void print_table(const struct unet_device_info *devices, size_t count, int64_t choice) {
+static void print_limits(const struct plan_limits *limits) {
+    char a[32];
+    printf("     groups    %u x %u x %u of at most %u invocations (%u x %u x %u), %s shared\n",
+           limits->max_groups[0], limits->max_groups[1], limits->max_groups[2],
+           limits->max_group_invocations, limits->max_group_size[0], limits->max_group_size[1],
+           limits->max_group_size[2], cmd_format_bytes(limits->max_shared_bytes, a, sizeof(a)));
+}
+
+/* Limits are those of drivers: the CPU itself has none but its memory. */
+static void print_device(const struct unet_device_info *device, bool chosen) {
+    const struct plan_limits *limits = &device->limits;
+    const bool is_vulkan = strcmp(device->backend, "vulkan") == 0;
     char a[32], b[32], c[32];
-    for (size_t i = 0; i < count; i++) {
-        const struct unet_device_info *device = &devices[i];
-        const struct plan_limits *limits = &device->limits;
-        printf("%u  %s%s\n", device->index, device->name,
-               (int64_t)device->index == choice ? "   <- used" : "");
+    printf("%u  %s%s\n", device->index, device->name, chosen ? "   <- used" : "");
+    cmd_format_bytes(device->memory_bytes, a, sizeof(a));
+    if (is_vulkan) {
         printf("     driver    %s, Vulkan %s\n", device->driver, device->api_version);
-        printf("     memory    %s, one allocation up to %s, one binding up to %s\n",
-               cmd_format_bytes(device->memory_bytes, a, sizeof(a)),
+        printf("     memory    %s, one allocation up to %s, one binding up to %s\n", a,
                cmd_format_bytes(limits->max_allocation_bytes, b, sizeof(b)),
                cmd_format_bytes(limits->max_binding_bytes, c, sizeof(c)));
-        printf("     groups    %u x %u x %u of at most %u invocations (%u x %u x %u), %s shared\n",
-               limits->max_groups[0], limits->max_groups[1], limits->max_groups[2],
-               limits->max_group_invocations, limits->max_group_size[0], limits->max_group_size[1],
-               limits->max_group_size[2], cmd_format_bytes(limits->max_shared_bytes, a, sizeof(a)));
-        printf("     clock     ");
-        if (device->timestamp_period_ns > 0)
-            printf("time stamps of %g ns\n", (double)device->timestamp_period_ns);
-        else
-            printf("no time stamps: no --profile\n");
-        if (device->usable)
-            printf("     use       %s\n", device->choice);
-        else
-            printf("     unusable  %s\n", device->missing);
+        print_limits(limits);
+    } else {
+        printf("     driver    %s\n", device->driver);
+        printf("     memory    %s\n", a);
     }
+    printf("     clock     ");
+    if (device->timestamp_period_ns > 0)
+        printf("time stamps of %g ns\n", (double)device->timestamp_period_ns);
+    else
+        printf("no time stamps: no --profile\n");
+    if (device->usable)
+        printf("     use       %s\n", device->choice);
+    else
+        printf("     unusable  %s\n", device->missing);
+}
+
+static void print_table(const struct unet_device_info *devices, size_t count, int64_t choice) {
+    for (size_t i = 0; i < count; i++)
+        print_device(&devices[i], (int64_t)devices[i].index == choice);
     if (choice < 0)
         printf("none of these devices can be used\n");
 }
@@ -113,7 +127,7 @@ static bool run_devices(const void *data, struct err *err) {
     int64_t choice;
     if (!unet_device_list(&devices, &count, err))
         return false;
-    bool good = find_choice(values->common.device, devices, count, &choice, err);
+    bool good = find_choice(&values->common, devices, count, &choice, err);
     if (good && values->json)
         good = print_json(devices, count, choice, err);
     else if (good)
@@ -124,7 +138,7 @@ static bool run_devices(const void *data, struct err *err) {
 
 const struct cli_command cmd_devices = {
     .name = "devices",
-    .summary = "Lists Vulkan devices, their limits, and which one will be used and why.",
+    .summary = "Lists devices, their limits, and which one will be used and why.",
     .operands = "",
     .options = devices_options,
     .n_options = ARRAY_LEN(devices_options),

@@ -198,7 +198,7 @@ static bool run_eval(const void *data, struct err *err) {
     struct cmd_network network = {0};
     bool good = plan_load(values->common.operands.items[0], &plan, err) &&
                 load_data(values, &plan->model, &frames, err) &&
-                cmd_network_open(plan, values->common.device, values->weights, &network, err) &&
+                cmd_network_open(plan, &values->common, values->weights, &network, err) &&
                 (values->overlay == NULL || file_make_directories(values->overlay, err)) &&
                 score_frames(values, &network, &frames, err);
     cmd_network_close(&network);

@@ -248,7 +248,7 @@ static bool run_infer(const void *data, struct err *err) {
                 check_values(&plan->model, &wide, err) &&
                 infer_pages_list(operands, 1, &plan->model, &pages, err) &&
                 check_directories(values, &pages, err) &&
-                cmd_network_open(plan, values->common.device, values->weights, &network, err) &&
+                cmd_network_open(plan, &values->common, values->weights, &network, err) &&
                 infer_all(values, &network, &pages, wide, err);
     cmd_network_close(&network);
     infer_pages_free(&pages);

@@ -200,7 +200,7 @@ static bool run_train(const void *data, struct err *err) {
         return err_set(err, ERR_USAGE,
                        "--validate-every needs validation data: --val or --val-frames");
     bool good = plan_load(values->common.operands.items[0], &plan, err) &&
-                unet_device_open(values->common.device, &device, err);
+                cmd_device_open(&values->common, &device, err);
     if (good)
         good = train_on_device(values, plan, device, err);
     unet_device_close(device);

@@ -7,7 +7,9 @@
 
 static const struct cli_option common_options[] = {
     {"device", 0, CLI_TEXT, "INDEX|NAME", offsetof(struct cli_common, device), false, NULL,
-     "Vulkan device: its number or a part of its name; without it the best one"},
+     "cpu, vulkan, a device's number or a part of its name; without it the best GPU, else the cpu"},
+    {"threads", 0, CLI_COUNT, "N", offsetof(struct cli_common, threads), false, NULL,
+     "threads of the cpu device; without it one for each core. Changes no result"},
     {"quiet", 'q', CLI_FLAG, NULL, offsetof(struct cli_common, quiet), false, NULL,
      "no messages but errors"},
     {"help", 'h', CLI_FLAG, NULL, offsetof(struct cli_common, help), false, NULL, "print this"},
@@ -22,7 +24,8 @@ int main(int argc, char **argv) {
     static const struct cli_tool tool = {
         .name = "unetrun",
         .summary =
-            "Trains and runs compiled U-Nets (made by unetc) on Vulkan devices. Exit status: "
+            "Trains and runs compiled U-Nets (made by unetc) on Vulkan devices or the CPU. Exit "
+            "status: "
             "0 done, 1 input rejected, 2 usage, 3 device or driver, 4 input or output failed.",
         .common = common_options,
         .n_common = ARRAY_LEN(common_options),

@@ -14,6 +14,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "common/err.h"
 #include "common/kernel.h"
 
 struct cpu_call {
@@ -34,11 +35,13 @@ struct cpu_kernel {
     void (*run)(const struct cpu_call *call, uint32_t phase, uint32_t unit);
 };
 
-/* Instruction sets that kernels are compiled for; the best one that the machine has, and that
-   UNET_CPU (plain, avx2, avx512) allows, is taken. */
+/* Instruction sets that kernels are compiled for, each including the one before. */
 enum cpu_isa { CPU_ISA_PLAIN, CPU_ISA_AVX2, CPU_ISA_AVX512, CPU_ISA_COUNT };
 
+/* The best one that this machine has. */
 enum cpu_isa cpu_isa_detect(void);
+/* The one that UNET_CPU names, which the machine may lack, else the best. ERR_USAGE: no such. */
+bool cpu_isa_choose(enum cpu_isa *isa_out, struct err *err);
 const char *cpu_isa_name(enum cpu_isa isa); /* "plain", "avx2", "avx512" */
 
 /* The kernel of a record, the form for its parameters and instruction set; NULL when there is none.

@@ -70,8 +70,9 @@ static bool create_device(struct gpu_device *device, struct err *err) {
     return true;
 }
 
-bool gpu_device_open(const struct unet_device_info *info, struct unet_device **out,
-                     struct err *err) {
+bool gpu_device_open(const struct unet_device_info *info, uint32_t threads,
+                     struct unet_device **out, struct err *err) {
+    (void)threads;
     *out = NULL;
     struct gpu_device *device = calloc(1, sizeof(*device));
     VkPhysicalDevice *physical = NULL;

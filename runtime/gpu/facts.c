@@ -233,15 +233,15 @@ static bool choose_tiling(const struct gpu_facts *facts, struct unet_device_info
 static uint32_t rank_of(VkPhysicalDeviceType type) {
     switch (type) {
     case VK_PHYSICAL_DEVICE_TYPE_DISCRETE_GPU:
-        return 0;
+        return UNET_RANK_DISCRETE;
     case VK_PHYSICAL_DEVICE_TYPE_INTEGRATED_GPU:
-        return 1;
+        return UNET_RANK_INTEGRATED;
     case VK_PHYSICAL_DEVICE_TYPE_VIRTUAL_GPU:
-        return 2;
+        return UNET_RANK_VIRTUAL;
     case VK_PHYSICAL_DEVICE_TYPE_CPU:
-        return 3;
+        return UNET_RANK_ON_REQUEST;
     default:
-        return 4;
+        return UNET_RANK_OTHER;
     }
 }
 
@@ -263,7 +263,8 @@ bool gpu_facts_query(const struct gpu_instance *instance, VkPhysicalDevice physi
         facts->has_addresses = query_addresses(physical);
 
     const uint32_t index = info->index;
-    *info = (struct unet_device_info){.index = index, .rank = rank_of(facts->type)};
+    *info = (struct unet_device_info){
+        .index = index, .rank = rank_of(facts->type), .backend = gpu_backend.name};
     snprintf(info->name, sizeof(info->name), "%s", base->deviceName);
     snprintf(info->driver, sizeof(info->driver), "%.120s, %.120s",
              p.v12.driverName[0] != '\0' ? p.v12.driverName : "driver",

@@ -235,21 +235,9 @@ static uint8_t *visible(const struct gpu_memory *memory, enum plan_block block) 
     return mapped != NULL ? mapped : memory->mirrors[block].mapped;
 }
 
-static bool in_block(const struct gpu_memory *memory, enum plan_block block, uint64_t offset_bytes,
-                     uint64_t size_bytes, struct err *err) {
-    const uint64_t there = memory->blocks[block].size_bytes;
-    if (size_bytes <= there && offset_bytes <= there - size_bytes)
-        return true;
-    return err_set(err, ERR_INPUT,
-                   "bytes %llu to %llu of the %s block: the programs opened have %llu bytes there",
-                   (unsigned long long)offset_bytes,
-                   (unsigned long long)(offset_bytes + size_bytes), exec_block_names[block],
-                   (unsigned long long)there);
-}
-
 bool gpu_memory_upload(struct gpu_memory *memory, enum plan_block block, uint64_t offset_bytes,
                        const void *data, uint64_t size_bytes, struct err *err) {
-    if (!in_block(memory, block, offset_bytes, size_bytes, err))
+    if (!exec_in_block(block, memory->blocks[block].size_bytes, offset_bytes, size_bytes, err))
         return false;
     uint8_t *host = visible(memory, block);
     if (host != NULL) {
@@ -270,7 +258,7 @@ bool gpu_memory_upload(struct gpu_memory *memory, enum plan_block block, uint64_
 
 bool gpu_memory_download(struct gpu_memory *memory, enum plan_block block, uint64_t offset_bytes,
                          void *data, uint64_t size_bytes, struct err *err) {
-    if (!in_block(memory, block, offset_bytes, size_bytes, err))
+    if (!exec_in_block(block, memory->blocks[block].size_bytes, offset_bytes, size_bytes, err))
         return false;
     const uint8_t *host = visible(memory, block);
     if (host != NULL) {

@@ -2,9 +2,9 @@
 """The command lines of unetc and unetrun: exit status, stdout and stderr against golden files, what
 is left on disk, and what the results must satisfy. Prints TAP.
 
-    test_cli.py cpu|vulkan UNETC UNETRUN [--update] [--only TEXT]
+    test_cli.py cpu|device UNETC UNETRUN [--update] [--only TEXT]
 
-"cpu" needs no device, "vulkan" does. --update writes the golden files instead of comparing.
+"cpu" needs no device; "device" runs on the one that UNET_DEVICE names, or the best. --update writes the golden files instead of comparing.
 """
 import argparse
 import difflib
@@ -20,7 +20,7 @@ sys.dont_write_bytecode = True
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
 import cases_cpu  # noqa: E402
-import cases_vulkan  # noqa: E402
+import cases_device  # noqa: E402
 
 GOLDEN = os.path.join(HERE, "golden")
 SECONDS = 240  # of one command
@@ -145,13 +145,13 @@ def report(number, name, action):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("suite", choices=["cpu", "vulkan"])
+    parser.add_argument("suite", choices=["cpu", "device"])
     parser.add_argument("unetc")
     parser.add_argument("unetrun")
     parser.add_argument("--update", action="store_true")
     parser.add_argument("--only", default="")
     arguments = parser.parse_args()
-    module = cases_cpu if arguments.suite == "cpu" else cases_vulkan
+    module = cases_cpu if arguments.suite == "cpu" else cases_device
     lab = Lab(arguments.suite, arguments.unetc, arguments.unetrun)
     actions = [("set up", lambda: module.set_up(lab))]
     for case in module.GOLDEN:

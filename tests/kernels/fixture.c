@@ -134,6 +134,13 @@ struct unet_device *open_device(void) {
     return device;
 }
 
+bool device_is_vulkan(void) {
+    struct unet_device *device = open_device();
+    const bool answer = strcmp(unet_device_get_info(device)->backend, "vulkan") == 0;
+    close_device(device);
+    return answer;
+}
+
 void close_device(struct unet_device *device) {
     const uint32_t messages = unet_device_validation_count(device);
     unet_device_close(device);
@@ -148,16 +155,25 @@ void set_or_unset(const char *name, const char *value) {
 }
 
 struct path {
-    const char *access, *staging;
+    const char *access, *staging, *threads;
 };
 
-static const struct path paths[] = {
-    {NULL, NULL}, {"descriptor", NULL}, {"address", NULL}, {"descriptor", "1"}, {"address", "1"}};
+static const struct path vulkan_paths[] = {{NULL, NULL, NULL},
+                                           {"descriptor", NULL, NULL},
+                                           {"address", NULL, NULL},
+                                           {"descriptor", "1", NULL},
+                                           {"address", "1", NULL}};
+static const struct path cpu_paths[] = {
+    {NULL, NULL, NULL}, {NULL, NULL, "1"}, {NULL, NULL, "3"}, {NULL, NULL, "16"}};
 
 void each_path(void (*body)(struct unet_device *device, const struct hand *hand)) {
-    for (size_t i = 0; i < ARRAY_LEN(paths); i++) {
+    const bool vulkan = device_is_vulkan();
+    const struct path *paths = vulkan ? vulkan_paths : cpu_paths;
+    const size_t n_paths = vulkan ? ARRAY_LEN(vulkan_paths) : ARRAY_LEN(cpu_paths);
+    for (size_t i = 0; i < n_paths; i++) {
         set_or_unset("UNET_ACCESS", paths[i].access);
         set_or_unset("UNET_STAGING", paths[i].staging);
+        set_or_unset("UNET_THREADS", paths[i].threads);
         struct unet_device *device = open_device();
         struct hand hand = make_hand();
         body(device, &hand);
@@ -166,4 +182,5 @@ void each_path(void (*body)(struct unet_device *device, const struct hand *hand)
     }
     unsetenv("UNET_ACCESS");
     unsetenv("UNET_STAGING");
+    unsetenv("UNET_THREADS");
 }

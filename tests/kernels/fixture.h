@@ -52,13 +52,23 @@ struct hand {
 
 struct hand make_hand(void);
 
-/* The best device in the environment a test has set up. Closing fails the test when the validation
- * layer had something to say. */
+/* The best device in the environment a test has set up (UNET_DEVICE). Closing fails the test when
+ * the validation layer had something to say. */
 struct unet_device *open_device(void);
+/* Whether that is a Vulkan device; tests of what only those have begin with NEEDS_VULKAN. */
+bool device_is_vulkan(void);
+#define NEEDS_VULKAN                                                                               \
+    do {                                                                                           \
+        if (!device_is_vulkan()) {                                                                 \
+            print_message("skipped: only Vulkan devices have this\n");                             \
+            skip();                                                                                \
+        }                                                                                          \
+    } while (0)
 void close_device(struct unet_device *device);
 void set_or_unset(const char *name, const char *value);
 
-/* Runs a body on a new device and plan for each access path, with and without staging. */
+/* Runs a body on a new device and plan: on Vulkan for each access path, with and without staging;
+   on the CPU for several numbers of threads. */
 void each_path(void (*body)(struct unet_device *device, const struct hand *hand));
 
 void set_guards(struct unet_session *session, const struct hand *hand);

@@ -1,8 +1,8 @@
 /*
- * test_session.c: devices and sessions on the Vulkan device at hand, with plans written by hand:
- * results to the bit over both access paths and with and without staging, guard words, replay,
- * slabs, limits, the pipeline cache, profiles. Every test ends with no message from the validation
- * layer when UNET_VALIDATION=1 is set.
+ * test_session.c: devices and sessions on the device at hand, with plans written by hand: results
+ * to the bit over all access paths or numbers of threads, guard words, replay, slabs, limits, the
+ * choice of a device, the pipeline cache, profiles. Every test ends with no message from the
+ * validation layer when UNET_VALIDATION=1 is set.
  */
 #include <dirent.h>
 #include <stdio.h>
@@ -226,6 +226,10 @@ static void test_refused(void **state) {
 
 /* ---- devices ---- */
 
+static bool open_named(const char *select, struct unet_device **out) {
+    return unet_device_open(&(struct unet_device_options){.select = select}, out, &err);
+}
+
 static void test_devices(void **state) {
     (void)state;
     struct unet_device_info *devices;
@@ -241,23 +245,88 @@ static void test_devices(void **state) {
         snprintf(index, sizeof(index), "%zu", i);
         if (devices[i].usable) {
             assert_true(devices[i].choice[0] != '\0');
-            must(unet_device_open(index, &device, &err));
+            must(open_named(index, &device));
             assert_string_equal(unet_device_get_info(device)->name, devices[i].name);
             close_device(device);
-            must(unet_device_open(devices[i].name, &device, &err));
+            must(open_named(devices[i].name, &device));
             close_device(device);
         }
     }
     free(devices);
-    must_fail(unet_device_open("99", &device, &err), ERR_DEVICE, "\"99\"");
-    must_fail(unet_device_open("abacus", &device, &err), ERR_DEVICE, "\"abacus\"");
+    must_fail(open_named("99", &device), ERR_DEVICE, "\"99\"");
+    must_fail(open_named("abacus", &device), ERR_DEVICE, "\"abacus\"");
     assert_true(strstr(err.hint, "0 ") != NULL);
-    must_fail(unet_device_open("", &device, &err), ERR_DEVICE, "\"\"");
+    must_fail(open_named("", &device), ERR_DEVICE, "\"\"");
     assert_null(device);
+}
+
+/* The backends' names choose among all devices, whatever the environment says. */
+static void test_backends(void **state) {
+    (void)state;
+    struct unet_device *device;
+    const char *kept = getenv("UNET_DEVICE");
+    char *old = kept != NULL ? strdup(kept) : NULL;
+    for (int i = 0; i < 2; i++) {
+        set_or_unset("UNET_DEVICE", i == 0 ? "vulkan" : "no such device");
+        must(open_named("cpu", &device));
+        assert_string_equal(unet_device_get_info(device)->backend, "cpu");
+        assert_int_equal(unet_device_validation_count(device), 0);
+        close_device(device);
+    }
+    must_fail(unet_device_open(NULL, &device, &err), ERR_DEVICE, "UNET_DEVICE=no such device");
+    setenv("UNET_DEVICE", "cpu", 1);
+    device = open_device();
+    assert_string_equal(unet_device_get_info(device)->backend, "cpu");
+    close_device(device);
+    setenv("UNET_DEVICE", "", 1); /* as if unset: the best GPU or the CPU, no software driver */
+    device = open_device();
+    assert_true(unet_device_get_info(device)->rank < UNET_RANK_ON_REQUEST);
+    close_device(device);
+    set_or_unset("UNET_DEVICE", old);
+    free(old);
+}
+
+static bool open_cpu(uint32_t threads, struct unet_device **out) {
+    const struct unet_device_options options = {.select = "cpu", .threads = threads};
+    return unet_device_open(&options, out, &err);
+}
+
+static void test_threads(void **state) {
+    (void)state;
+    static const char *const wrong[] = {"0", "two", "257", "-1", "2x"};
+    struct unet_device *device;
+    const char *kept = getenv("UNET_CPU");
+    char *old = kept != NULL ? strdup(kept) : NULL;
+    must(open_cpu(3, &device));
+    assert_non_null(strstr(unet_device_get_info(device)->name, "3 threads"));
+    close_device(device);
+    setenv("UNET_THREADS", "1", 1);
+    must(open_cpu(0, &device));
+    assert_non_null(strstr(unet_device_get_info(device)->name, "1 thread)"));
+    close_device(device);
+    must(open_cpu(5, &device)); /* what is asked for in words wins */
+    assert_non_null(strstr(unet_device_get_info(device)->name, "5 threads"));
+    close_device(device);
+    for (size_t i = 0; i < ARRAY_LEN(wrong); i++) {
+        setenv("UNET_THREADS", wrong[i], 1);
+        must_fail(open_cpu(0, &device), ERR_USAGE, "UNET_THREADS");
+        assert_null(device);
+    }
+    unsetenv("UNET_THREADS");
+    must_fail(open_cpu(100000, &device), ERR_USAGE, "at most 256");
+    setenv("UNET_CPU", "plain", 1);
+    must(open_cpu(0, &device));
+    assert_non_null(strstr(unet_device_get_info(device)->name, "plain"));
+    close_device(device);
+    setenv("UNET_CPU", "sse9", 1);
+    must_fail(open_cpu(0, &device), ERR_USAGE, "UNET_CPU=sse9");
+    set_or_unset("UNET_CPU", old);
+    free(old);
 }
 
 static void test_environment(void **state) {
     (void)state;
+    NEEDS_VULKAN;
     struct unet_device *device;
     setenv("UNET_ACCESS", "descriptors", 1);
     must_fail(unet_device_open(NULL, &device, &err), ERR_USAGE, "UNET_ACCESS");
@@ -271,20 +340,29 @@ static void test_environment(void **state) {
     unet_session_close(NULL);
 }
 
-/* Without any driver the message says what to install. */
+/* Without any driver the CPU is there, and asking for Vulkan says what to install. */
 static void test_no_driver(void **state) {
     (void)state;
+    NEEDS_VULKAN;
     static const char *const names[] = {"VK_DRIVER_FILES", "VK_ICD_FILENAMES"};
     char *kept[2] = {NULL, NULL};
     struct unet_device_info *devices;
+    struct unet_device *device;
     size_t count;
     for (int i = 0; i < 2; i++) {
         const char *value = getenv(names[i]);
         kept[i] = value != NULL ? strdup(value) : NULL;
         setenv(names[i], "/nowhere/none.json", 1);
     }
-    must_fail(unet_device_list(&devices, &count, &err), ERR_DEVICE, "no Vulkan driver");
+    must(unet_device_list(&devices, &count, &err));
+    assert_int_equal(count, 1);
+    assert_string_equal(devices[0].backend, "cpu");
+    free(devices);
+    must_fail(open_named("vulkan", &device), ERR_DEVICE, "no Vulkan driver");
     assert_non_null(strstr(err.hint, "mesa-vulkan-drivers"));
+    must(open_named("0", &device));
+    assert_string_equal(unet_device_get_info(device)->backend, "cpu");
+    close_device(device);
     for (int i = 0; i < 2; i++) {
         set_or_unset(names[i], kept[i]);
         free(kept[i]);
@@ -351,6 +429,7 @@ static void only_file(const char *folder, char *path, size_t size) {
 
 static void test_cache(void **state) {
     (void)state;
+    NEEDS_VULKAN;
     char root[] = "/tmp/unet-test-XXXXXX", folder[64], path[512];
     const char *kept = getenv("XDG_CACHE_HOME");
     char *old = kept != NULL ? strdup(kept) : NULL;
@@ -524,7 +603,8 @@ int main(void) {
         cmocka_unit_test(test_sum),       cmocka_unit_test(test_control),
         cmocka_unit_test(test_slabs),     cmocka_unit_test(test_long_tensor),
         cmocka_unit_test(test_programs),  cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_devices),   cmocka_unit_test(test_environment),
+        cmocka_unit_test(test_devices),   cmocka_unit_test(test_backends),
+        cmocka_unit_test(test_threads),   cmocka_unit_test(test_environment),
         cmocka_unit_test(test_no_driver), cmocka_unit_test(test_profile),
         cmocka_unit_test(test_cache),     cmocka_unit_test(test_cutting),
     };

@@ -77,6 +77,8 @@ INFER = "unetrun infer tiny.plan --weights run/last.safetensors --out out "
 GOLDEN = [
     ("devices-unknown-name", "unetrun devices --device no-such-device"),
     ("devices-unknown-number", "unetrun bench tiny.plan --device 99"),
+    ("devices-threads-none", "unetrun bench tiny.plan --device cpu --threads 0"),
+    ("devices-threads-many", "unetrun bench tiny.plan --device cpu --threads 1000"),
     ("train",
      "unetrun train tiny.plan --data data --out out-train --val-frames 00,02-03 --steps 1"),
     ("train-missing-plan", "unetrun train nothere.plan --data data --out out"),
@@ -278,8 +280,26 @@ def check_bench(lab):
         assert abs(result["gflops"] * result["seconds_median"] / result["gflop"] - 1) < 1e-6
 
 
+def check_cpu_device(lab):
+    """The CPU is always there, after all others; threads change no result."""
+    listed = json.loads(lab.good("unetrun devices --json --device cpu"))
+    last = listed["devices"][-1]
+    assert last["backend"] == "cpu" and last["chosen"] and last["usable"], last
+    assert listed["chosen"] == last["index"] == len(listed["devices"]) - 1, listed
+    assert "unet native kernels" in lab.good("unetrun devices --device cpu")
+    result = json.loads(lab.good("unetrun bench tiny.plan --device cpu --threads 3 --json"))
+    assert "3 threads" in result["device"] and result["access"] == "pointers", result
+    for threads in (1, 4):
+        lab.good("unetrun train tiny.plan --data data --out threads-%d --seed 9 -q --device cpu "
+                 "--threads %d" % (threads, threads))
+    one, four = (lab.read("threads-%d/last.safetensors" % threads) for threads in (1, 4))
+    begin = 8 + struct.unpack("<Q", one[:8])[0]  # the header names the device
+    assert one[begin:] == four[8 + struct.unpack("<Q", four[:8])[0]:], "weights differ"
+
+
 def check_profile(lab):
-    device = json.loads(lab.good("unetrun devices --json"))["devices"][0]
+    devices = json.loads(lab.good("unetrun devices --json"))
+    device = devices["devices"][devices["chosen"]]
     if device["timestamp_period_ns"] == 0:
         code, _, err = lab.run("unetrun bench tiny.plan --profile")
         assert code == 3 and "time stamps" in err, err
@@ -326,5 +346,5 @@ def check_example_train_arrays(lab):
 CHECKS = [check_metrics, check_training_repeats, check_resume, check_interrupt,
           check_divergence_keeps_checkpoint, check_infer_outputs, check_tiles_equal_whole,
           check_tta, check_probability_picture, check_overlays, check_eval, check_bench,
-          check_profile, check_example_inspect_plan, check_example_segment,
+          check_cpu_device, check_profile, check_example_inspect_plan, check_example_segment,
           check_example_train_arrays]

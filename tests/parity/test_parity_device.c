@@ -1,5 +1,5 @@
 /*
- * test_parity_vulkan.c: a compiled plan on a Vulkan device against PyTorch: probabilities, loss,
+ * test_parity_device.c: a compiled plan on a device against PyTorch: probabilities, loss,
  * every gradient, 20 SGD steps and 10 Adam steps.
  */
 #include <setjmp.h>

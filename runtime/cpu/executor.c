@@ -1,0 +1,334 @@
+/*
+ * executor.c: the native executor as runtime/exec.h wants it. A program becomes a list of steps,
+ * one for each record: its kernel and the addresses of its tensors; and, for the pool, a list of
+ * the phases of all of them.
+ */
+#ifdef __linux__
+#define _DEFAULT_SOURCE /* madvise */
+#include <sys/mman.h>
+#endif
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "common/vec.h"
+#include "runtime/cpu/device.h"
+#include "runtime/cpu/guard.h"
+
+#define SCRATCH_ALIGNMENT 64u
+#define HUGE_PAGE_BYTES ((size_t)2 << 20)
+
+struct cpu_step {
+    const struct cpu_kernel *kernel;
+    union kernel_params params;
+    void *bindings[KERNEL_MAX_BINDINGS];
+    size_t binding_bytes[KERNEL_MAX_BINDINGS];
+};
+
+struct cpu_phase {
+    uint32_t step, phase; /* of the program; of the step */
+};
+
+struct cpu_program {
+    VEC(struct cpu_step) steps;
+    VEC(struct cpu_phase) phases;
+    VEC(uint32_t) units; /* of each phase */
+    uint64_t *times_ns;  /* of each step; NULL: not asked for */
+    uint64_t mark_ns;    /* when the last phase that is done ended */
+    bool has_run;
+};
+
+struct cpu_exec {
+    struct exec base; /* first: the runtime's view */
+    struct cpu_device *device;
+    uint8_t *blocks[PLAN_BLOCK_COUNT];
+    uint64_t block_bytes[PLAN_BLOCK_COUNT];
+    struct cpu_program *programs; /* of the plan */
+    struct cpu_program *current;  /* the one that is being prepared or run */
+    bool profile;
+    size_t shared_bytes, scratch_bytes; /* of a record; of a thread */
+    uint8_t *shared, *scratch;
+};
+
+static struct cpu_exec *cpu_exec_of(struct exec *exec) {
+    return (struct cpu_exec *)exec;
+}
+
+/* ---- memory ---- */
+
+static bool cpu_upload(struct exec *exec, enum plan_block block, uint64_t offset_bytes,
+                       const void *data, uint64_t size_bytes, struct err *err) {
+    struct cpu_exec *cpu = cpu_exec_of(exec);
+    if (!exec_in_block(block, cpu->block_bytes[block], offset_bytes, size_bytes, err))
+        return false;
+    memcpy(cpu->blocks[block] + offset_bytes, data, size_bytes);
+    return true;
+}
+
+static bool cpu_download(struct exec *exec, enum plan_block block, uint64_t offset_bytes,
+                         void *data, uint64_t size_bytes, struct err *err) {
+    const struct cpu_exec *cpu = cpu_exec_of(exec);
+    if (!exec_in_block(block, cpu->block_bytes[block], offset_bytes, size_bytes, err))
+        return false;
+    memcpy(data, cpu->blocks[block] + offset_bytes, size_bytes);
+    return true;
+}
+
+static bool allocate_block(struct cpu_exec *cpu, enum plan_block block, uint64_t size_bytes,
+                           struct err *err) {
+    /* kernels walk through far more pages than a translation buffer of 4 KiB pages covers */
+    const bool huge = size_bytes >= 2 * HUGE_PAGE_BYTES;
+    void *memory = NULL;
+    if (posix_memalign(&memory, huge ? HUGE_PAGE_BYTES : PLAN_ALIGNMENT, size_bytes) != 0) {
+        err_set(err, ERR_DEVICE, "out of memory for the %s block of %llu bytes",
+                exec_block_names[block], (unsigned long long)size_bytes);
+        return err_hint(err, "compile the model with a smaller batch, tile or width");
+    }
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+    if (huge)
+        madvise(memory, size_bytes, MADV_HUGEPAGE); /* as good as it gets */
+#endif
+    cpu->blocks[block] = memory;
+    cpu->block_bytes[block] = size_bytes;
+    return true;
+}
+
+static bool allocate_blocks(struct cpu_exec *cpu, const uint64_t block_bytes[PLAN_BLOCK_COUNT],
+                            struct err *err) {
+    const uint64_t there = cpu->device->base.info.memory_bytes;
+    uint64_t total = 0;
+    for (int i = 0; i < PLAN_BLOCK_COUNT; i++) {
+        if (block_bytes[i] > there - total) {
+            err_set(err, ERR_DEVICE,
+                    "the %s block needs %llu bytes, the machine has %llu, %llu of them taken by "
+                    "other blocks",
+                    exec_block_names[i], (unsigned long long)block_bytes[i],
+                    (unsigned long long)there, (unsigned long long)total);
+            return err_hint(err, "compile the model with a smaller batch, tile or width");
+        }
+        total += block_bytes[i];
+        if (block_bytes[i] > 0 && !allocate_block(cpu, (enum plan_block)i, block_bytes[i], err))
+            return false;
+    }
+    return true;
+}
+
+static bool allocate_scratch(uint8_t **memory, size_t size_bytes, struct err *err) {
+    void *allocated = NULL;
+    free(*memory);
+    *memory = NULL;
+    if (size_bytes > 0 && posix_memalign(&allocated, SCRATCH_ALIGNMENT, size_bytes) != 0)
+        return err_set(err, ERR_DEVICE, "out of memory for %zu bytes of scratch", size_bytes);
+    *memory = allocated;
+    return true;
+}
+
+static void cpu_report(const struct exec *exec, struct unet_memory_report *report) {
+    const struct cpu_exec *cpu = (const struct cpu_exec *)exec;
+    *report = (struct unet_memory_report){
+        .staging_bytes =
+            cpu->shared_bytes + cpu->scratch_bytes * cpu_pool_threads(cpu->device->pool)};
+    report->total_bytes = report->staging_bytes;
+    for (int i = 0; i < PLAN_BLOCK_COUNT; i++) {
+        report->block_bytes[i] = cpu->block_bytes[i];
+        report->total_bytes += cpu->block_bytes[i];
+    }
+}
+
+/* ---- preparing ---- */
+
+static bool cpu_begin(struct exec *exec, uint32_t program, struct err *err) {
+    struct cpu_exec *cpu = cpu_exec_of(exec);
+    cpu->current = &cpu->programs[program];
+    if (!cpu->profile)
+        return true;
+    cpu->current->times_ns =
+        calloc(MAX(exec->plan->programs[program].n_records, 1u), sizeof(uint64_t));
+    return cpu->current->times_ns != NULL || err_set(err, ERR_DEVICE, "out of memory for times");
+}
+
+/* Pieces are whole records: there is no batch that one could exceed. */
+static bool cpu_dispatch(struct exec *exec, const struct exec_piece *piece, struct err *err) {
+    struct cpu_exec *cpu = cpu_exec_of(exec);
+    struct cpu_program *program = cpu->current;
+    const struct plan_record *record =
+        &exec->plan->programs[program - cpu->programs].records[piece->record];
+    struct cpu_step step = {.kernel = NULL};
+    memcpy(step.params.words, record->params, sizeof(step.params.words));
+    step.kernel = cpu_kernel_find(cpu->device->isa, record->kernel, &step.params);
+    if (step.kernel == NULL)
+        return err_set(err, ERR_DEVICE, "%s has no kernel %s", cpu->device->base.info.name,
+                       kernel_table[record->kernel].name);
+    for (uint32_t i = 0; i < kernel_table[record->kernel].n_bindings; i++) {
+        const struct plan_tensor *tensor = &exec->plan->tensors[record->tensors[i]];
+        step.bindings[i] = cpu->blocks[tensor->block] + tensor->offset_bytes;
+        step.binding_bytes[i] = tensor->size_bytes;
+    }
+    for (uint32_t i = 0; i < step.kernel->n_phases; i++) {
+        vec_push(&program->phases, ((struct cpu_phase){(uint32_t)program->steps.count, i}));
+        vec_push(&program->units, step.kernel->units(&step.params, i));
+    }
+    const size_t shared_bytes =
+        step.kernel->shared_bytes != NULL ? step.kernel->shared_bytes(&step.params) : 0;
+    const size_t scratch_bytes =
+        step.kernel->scratch_bytes != NULL ? step.kernel->scratch_bytes(&step.params) : 0;
+    cpu->shared_bytes = MAX(cpu->shared_bytes, shared_bytes);
+    cpu->scratch_bytes =
+        MAX(cpu->scratch_bytes, (size_t)align_up(scratch_bytes, SCRATCH_ALIGNMENT));
+    vec_push(&program->steps, step);
+    return true;
+}
+
+static bool cpu_cut(struct exec *exec, uint64_t cost, struct err *err) {
+    (void)exec, (void)cost, (void)err;
+    return true;
+}
+
+static bool cpu_end(struct exec *exec, uint64_t cost, struct err *err) {
+    (void)cost;
+    struct cpu_exec *cpu = cpu_exec_of(exec);
+    return allocate_scratch(&cpu->shared, cpu->shared_bytes, err) &&
+           allocate_scratch(&cpu->scratch, cpu->scratch_bytes * cpu_pool_threads(cpu->device->pool),
+                            err);
+}
+
+static bool cpu_counts_groups(const struct exec *exec, const struct plan_record *record) {
+    (void)exec, (void)record;
+    return false;
+}
+
+/* ---- running ---- */
+
+static uint64_t now_ns(void) {
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
+}
+
+static void run_unit(void *context, uint32_t thread, uint32_t phase, uint32_t unit) {
+    const struct cpu_exec *cpu = context;
+    const struct cpu_phase *at = &cpu->current->phases.items[phase];
+    const struct cpu_step *step = &cpu->current->steps.items[at->step];
+    struct cpu_call call = {.params = &step->params, .shared = cpu->shared};
+    memcpy(call.bindings, step->bindings, sizeof(call.bindings));
+    if (cpu->scratch != NULL)
+        call.scratch = cpu->scratch + thread * cpu->scratch_bytes;
+    step->kernel->run(&call, at->phase, unit);
+}
+
+static void add_time(struct cpu_program *program, const struct cpu_phase *at) {
+    const uint64_t time_ns = now_ns();
+    program->times_ns[at->step] =
+        (at->phase > 0 ? program->times_ns[at->step] : 0) + time_ns - program->mark_ns;
+    program->mark_ns = time_ns;
+}
+
+static void open_blocks(const struct cpu_exec *cpu) {
+    for (int i = 0; i < PLAN_BLOCK_COUNT; i++)
+        cpu_guard_open(cpu->blocks[i], cpu->block_bytes[i]);
+}
+
+/* Before the phase: only the tensors of its step may be touched. */
+static void guard_phase(const struct cpu_exec *cpu, size_t phase) {
+    const struct cpu_program *program = cpu->current;
+    if (!CPU_GUARD || phase >= program->phases.count)
+        return;
+    const struct cpu_step *step = &program->steps.items[program->phases.items[phase].step];
+    for (int i = 0; i < PLAN_BLOCK_COUNT; i++)
+        cpu_guard_close(cpu->blocks[i], cpu->block_bytes[i]);
+    for (int i = 0; i < KERNEL_MAX_BINDINGS; i++)
+        cpu_guard_open(step->bindings[i], step->binding_bytes[i]);
+}
+
+static void finish_phase(void *context, uint32_t phase) {
+    const struct cpu_exec *cpu = context;
+    if (cpu->profile)
+        add_time(cpu->current, &cpu->current->phases.items[phase]);
+    guard_phase(cpu, (size_t)phase + 1);
+}
+
+static bool cpu_run(struct exec *exec, uint32_t program, struct err *err) {
+    (void)err;
+    struct cpu_exec *cpu = cpu_exec_of(exec);
+    struct cpu_program *prepared = &cpu->programs[program];
+    const struct cpu_pool_work work = {.units = prepared->units.items,
+                                       .n_phases = (uint32_t)prepared->units.count,
+                                       .run = run_unit,
+                                       .finished = cpu->profile || CPU_GUARD ? finish_phase : NULL,
+                                       .context = cpu};
+    cpu->current = prepared;
+    prepared->mark_ns = now_ns();
+    guard_phase(cpu, 0);
+    cpu_pool_run(cpu->device->pool, &work);
+    open_blocks(cpu);
+    prepared->has_run = true;
+    return true;
+}
+
+static bool cpu_profile(struct exec *exec, uint32_t program, uint64_t *times_ns, struct err *err) {
+    const struct cpu_program *prepared = &cpu_exec_of(exec)->programs[program];
+    if (!prepared->has_run)
+        return err_set(err, ERR_USAGE, "the program has not run yet, so there are no times");
+    memcpy(times_ns, prepared->times_ns, prepared->steps.count * sizeof(times_ns[0]));
+    return true;
+}
+
+/* ---- opening and closing ---- */
+
+static void cpu_close(struct exec *exec) {
+    struct cpu_exec *cpu = cpu_exec_of(exec);
+    for (uint32_t i = 0; cpu->programs != NULL && i < exec->plan->n_programs; i++) {
+        vec_free(&cpu->programs[i].steps);
+        vec_free(&cpu->programs[i].phases);
+        vec_free(&cpu->programs[i].units);
+        free(cpu->programs[i].times_ns);
+    }
+    free(cpu->programs);
+    for (int i = 0; i < PLAN_BLOCK_COUNT; i++)
+        free(cpu->blocks[i]);
+    free(cpu->shared);
+    free(cpu->scratch);
+    free(cpu);
+}
+
+static const struct exec_ops cpu_ops = {.upload = cpu_upload,
+                                        .download = cpu_download,
+                                        .begin = cpu_begin,
+                                        .dispatch = cpu_dispatch,
+                                        .cut = cpu_cut,
+                                        .end = cpu_end,
+                                        .counts_groups = cpu_counts_groups,
+                                        .run = cpu_run,
+                                        .profile = cpu_profile,
+                                        .memory = cpu_report,
+                                        .close = cpu_close};
+
+static bool cpu_open(struct unet_device *device, const struct exec_request *request,
+                     struct exec **out, struct err *err) {
+    struct cpu_exec *cpu = calloc(1, sizeof(*cpu));
+    if (cpu == NULL)
+        return err_set(err, ERR_DEVICE, "out of memory for a session");
+    cpu->base = (struct exec){.ops = &cpu_ops,
+                              .plan = request->plan,
+                              .class_ = request->limits.class_,
+                              .batch_cost = UINT64_MAX};
+    cpu->device = (struct cpu_device *)device;
+    cpu->profile = request->profile;
+    cpu->programs = calloc(MAX(request->plan->n_programs, 1u), sizeof(*cpu->programs));
+    if (cpu->programs == NULL)
+        err_set(err, ERR_DEVICE, "out of memory for %u programs", request->plan->n_programs);
+    if (cpu->programs == NULL || !allocate_blocks(cpu, request->block_bytes, err)) {
+        cpu_close(&cpu->base);
+        return false;
+    }
+    *out = &cpu->base;
+    return true;
+}
+
+const struct exec_backend cpu_backend = {.name = "cpu",
+                                         .list = cpu_device_list,
+                                         .open_device = cpu_device_open,
+                                         .close_device = cpu_device_close,
+                                         .limits = cpu_device_limits,
+                                         .open = cpu_open};

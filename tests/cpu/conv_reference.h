@@ -1,0 +1,24 @@
+/*
+ * conv_reference.h: the kernels of the convolution family written down once more from
+ * common/kernel_contract.h, plainly and in double: what the native kernels are judged against.
+ */
+#ifndef UNET_TESTS_CONV_REFERENCE_H
+#define UNET_TESTS_CONV_REFERENCE_H
+
+#include "common/kernel.h"
+
+/* What a kernel writes; index as in the output binding. NAN: an element that it leaves alone. */
+struct conv_reference {
+    double *value;
+    double *magnitude; /* the same with every product and addend replaced by its magnitude */
+    double terms;      /* roundings on the way to one element, at most */
+};
+
+/* The output binding of a kernel of the family. */
+int conv_reference_output(enum kernel_id id);
+
+/* value and magnitude hold as many elements as the output binding's extent. */
+void conv_reference_run(enum kernel_id id, const union kernel_params *params,
+                        const float *const *bindings, struct conv_reference *out);
+
+#endif
