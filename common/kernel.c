@@ -315,6 +315,13 @@ static void simple_regions(enum kernel_id id, const union kernel_params *p, stru
             flat(check, p->sgd.count);
         control(check);
         break;
+    case KERNEL_ID_accumulate:
+        require(check, p->accumulate.mean <= 1, "mean is neither 0 nor 1");
+        flat(check, p->accumulate.count);
+        flat(check, p->accumulate.count);
+        control(check);
+        flat(check, p->accumulate.count);
+        break;
     case KERNEL_ID_adam:
         for (int i = 0; i < 4; i++)
             flat(check, p->adam.count);

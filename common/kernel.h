@@ -46,6 +46,7 @@ KERNEL_STRUCT(loss_reduce, LOSS_REDUCE)
 KERNEL_STRUCT(softmax_loss_grad, SOFTMAX_LOSS_GRAD)
 KERNEL_STRUCT(sgd, SGD)
 KERNEL_STRUCT(adam, ADAM)
+KERNEL_STRUCT(accumulate, ACCUMULATE)
 
 /* The parameter words of a record, as the struct of its kernel's family. */
 union kernel_params {
@@ -72,6 +73,7 @@ union kernel_params {
     struct softmax_loss_grad_params softmax_loss_grad;
     struct sgd_params sgd;
     struct adam_params adam;
+    struct accumulate_params accumulate;
 };
 
 enum kernel_access { KERNEL_READ = 1, KERNEL_WRITE = 2, KERNEL_UPDATE = 3 };

@@ -29,7 +29,8 @@
 /* Words of the control buffer: what changes from step to step. */
 #define CONTROL_SEED_LO 0
 #define CONTROL_SEED_HI 1
-#define CONTROL_STEP 2          /* training step, from 0 */
+#define CONTROL_STEP 2          /* batch, from 0, over all training: the stream of random numbers */
+#define CONTROL_ACCUMULATED 3   /* batches whose gradients the accumulators hold */
 #define CONTROL_LEARNING_RATE 4 /* float */
 #define CONTROL_ADAM_BIAS1 5    /* float: 1 - beta1^(step + 1) */
 #define CONTROL_ADAM_BIAS2 6    /* float: 1 - beta2^(step + 1) */
@@ -208,6 +209,14 @@
 #define ADAM_BINDINGS(B) B(w, UPDATE) B(g, READ) B(m, UPDATE) B(v, UPDATE) B(control, READ)
 #define ADAM_PARAMS(U, F) U(count) F(beta1) F(beta2) F(epsilon) F(decay)
 
+/*
+ * accumulate: y = (k == 0 ? g : sum + g) / (mean ? k + 1 : 1), k = control[CONTROL_ACCUMULATED]:
+ * the gradients of several batches added up, or averaged. What sum holds does not matter at the
+ * first batch. y may be g or sum.
+ */
+#define ACCUMULATE_BINDINGS(B) B(g, READ) B(sum, READ) B(control, READ) B(y, WRITE)
+#define ACCUMULATE_PARAMS(U, F) U(count) U(mean)
+
 /* Every kernel: K(name, NAME) */
 #define KERNELS(K)                                                                                 \
     K(conv_fwd, CONV)                                                                              \
@@ -220,6 +229,6 @@
                     K(add_region, ADD_REGION) K(embed_region, EMBED_REGION) K(dropout, DROPOUT)    \
                         K(softmax, SOFTMAX) K(softmax_loss, SOFTMAX_LOSS)                          \
                             K(loss_reduce, LOSS_REDUCE) K(softmax_loss_grad, SOFTMAX_LOSS_GRAD)    \
-                                K(sgd, SGD) K(adam, ADAM)
+                                K(sgd, SGD) K(adam, ADAM) K(accumulate, ACCUMULATE)
 
 #endif

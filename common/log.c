@@ -7,6 +7,7 @@
 #include <stdio.h>
 
 static enum log_level log_level = LOG_INFO;
+static bool has_open_line;
 
 void log_set_level(enum log_level level) {
     log_level = level;
@@ -14,6 +15,16 @@ void log_set_level(enum log_level level) {
 
 bool log_enabled(enum log_level level) {
     return level <= log_level;
+}
+
+void log_open_line(bool open) {
+    has_open_line = open;
+}
+
+void log_end_line(void) {
+    if (has_open_line)
+        fputc('\n', stderr);
+    has_open_line = false;
 }
 
 void log_print(enum log_level level, const char *format, ...) {
@@ -26,5 +37,6 @@ void log_print(enum log_level level, const char *format, ...) {
     va_start(args, format);
     vsnprintf(text, sizeof(text), format, args);
     va_end(args);
+    log_end_line();
     fprintf(stderr, "%s%s\n", prefixes[level], text);
 }

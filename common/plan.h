@@ -15,7 +15,7 @@
 #include "common/err.h"
 #include "common/kernel.h"
 
-#define PLAN_VERSION 1u
+#define PLAN_VERSION 2u
 #define PLAN_ALIGNMENT                                                                             \
     256u /* of every tensor in its block, bytes; the largest that Vulkan lets a device ask for */
 #define PLAN_MAX_GROUPS 65535u
@@ -30,7 +30,7 @@ enum plan_access { PLAN_ACCESS_DESCRIPTOR, PLAN_ACCESS_ADDRESS, PLAN_ACCESS_COUN
 /* Memory blocks, each one allocation. */
 enum plan_block {
     PLAN_BLOCK_WEIGHTS, /* parameters; persistent */
-    PLAN_BLOCK_STATE,   /* optimiser state; persistent, train_step only */
+    PLAN_BLOCK_STATE,   /* optimiser state, accumulators; persistent, for training only */
     PLAN_BLOCK_ARENA,   /* activations, gradients, scratch; undefined at the start of a program */
     PLAN_BLOCK_IO,      /* inputs written and outputs read by the host */
     PLAN_BLOCK_CONTROL, /* CONTROL_WORDS words, written by the host before each run */
@@ -94,7 +94,7 @@ struct plan_port {
 };
 
 struct plan_program {
-    const char *name; /* "train_step", "evaluate", "infer" */
+    const char *name; /* "train_step", "accumulate", "evaluate", "infer" */
     uint32_t n_records;
     struct plan_record *records;
     uint32_t n_ports;
@@ -115,9 +115,11 @@ struct plan_param {
     uint32_t states[PLAN_MAX_STATES]; /* tensors of the STATE block: momentum, or first and second
                                          moment */
     const char *state_names[PLAN_MAX_STATES]; /* "momentum"; "exp_avg", "exp_avg_sq" */
-    uint32_t rank;                            /* 4 for weights, 1 for biases */
-    uint32_t dims[4]; /* the shape in checkpoints (PyTorch's), outermost first */
-    bool transposed;  /* upconv: dims are in, out, kh, kw; else out, in, kh, kw */
+    uint32_t accumulator; /* tensor of the STATE block: gradients of earlier batches of an update;
+                             PLAN_NONE: every batch is an update */
+    uint32_t rank;        /* 4 for weights, 1 for biases */
+    uint32_t dims[4];     /* the shape in checkpoints (PyTorch's), outermost first */
+    bool transposed;      /* upconv: dims are in, out, kh, kw; else out, in, kh, kw */
     enum plan_init init;
     float init_scale; /* standard deviation, or half width of the uniform range */
 };
@@ -131,13 +133,45 @@ enum plan_schedule {
 };
 enum plan_optimiser { PLAN_OPTIMISER_SGD, PLAN_OPTIMISER_ADAM };
 
+#define PLAN_MAX_ELASTIC_GRID 64u
 #define PLAN_LABEL_OTHER UINT32_MAX /* as a value: every value that has no row of its own */
 
 struct plan_label {
-    uint32_t value;  /* in label images, or PLAN_LABEL_OTHER */
-    uint32_t class_; /* 0 .. n_classes - 1 */
+    uint32_t value;      /* in label images: the first of a range, or PLAN_LABEL_OTHER */
+    uint32_t last_value; /* of the range; value itself when it is the only one, or OTHER */
+    uint32_t class_;     /* 0 .. n_classes - 1 */
     const char *name;
-    float weight; /* of this class in the loss */
+    float weight;   /* of this class in the loss, a factor */
+    bool instances; /* each value is an object of its own, told from the others of its class */
+};
+
+/*
+ * How training samples vary (runtime/data/augment.h has the exact meaning). A probability is that
+ * of the variation being applied to a sample at all.
+ */
+struct plan_augment {
+    uint32_t elastic_grid; /* nodes along each axis of the image, at least 2; 0: off */
+    float elastic_sigma;   /* standard deviation of each component of a node's displacement, px */
+    float elastic_probability;
+    float rotate_degrees; /* uniform between -+ this; 0: off */
+    float rotate_step;    /* to the nearest multiple of so many degrees; 0: any angle */
+    float rotate_probability;
+    float scale_min, scale_max; /* magnification, log-uniform between these; 1 and 1: off */
+    float scale_probability;
+    float mirror_probability;     /* of each axis */
+    bool shift;                   /* the window lies anywhere in the image; else in its middle */
+    bool cubic;                   /* image values by cubic convolution; else bilinear */
+    float grey_black, grey_white; /* half width of the change of the darkest and the
+                                     brightest value, as part of the range of values */
+    float grey_slope_min, grey_slope_max; /* slope of the grey curve in its middle */
+    float grey_probability;
+};
+
+/* How much pixels count in the loss (runtime/data/weightmap.h). */
+struct plan_weights {
+    float balance; /* class weight (pixels / (classes * pixels of the class)) ^ balance */
+    float border;  /* w0 of the term for background between instances; 0: off */
+    float sigma;   /* of that term, px */
 };
 
 /* What the host side of training and inference needs to know about the model. */
@@ -167,8 +201,10 @@ struct plan_model {
         schedule_steps; /* STEP: every so many; POLY, COSINE: the end; 0 = the run's own --steps */
     uint32_t warmup_steps;  /* the rate rises linearly over these first steps */
     uint32_t default_steps; /* of a training run without --steps */
-    bool augment_flips;     /* random mirrors and quarter turns of training tiles */
-    float augment_grey;     /* random grey-value gain and offset, half width; 0: off */
+    uint32_t accumulate;    /* batches whose gradients are averaged for one update; at least 1 */
+    float sample_balance;   /* share of samples centred on a pixel of a class drawn evenly */
+    struct plan_augment augment;
+    struct plan_weights weights;
 };
 
 struct plan {
@@ -225,6 +261,17 @@ void plan_free(struct plan *plan); /* NULL-safe */
  * limit of the device in hand is exceeded.
  */
 bool plan_verify(const struct plan *plan, const struct plan_limits *limits, struct err *err);
+
+/* One line each for people: "elastic 3 x 3 nodes 10 px, rotation +-180 degrees, mirrors 0.5", or
+   "none"; "balance 1, border 10 within 5 px", or "as in the label table". Returns text. */
+const char *plan_describe_augment(const struct plan_augment *augment, char *text,
+                                  size_t size_bytes);
+const char *plan_describe_weights(const struct plan_weights *weights, char *text,
+                                  size_t size_bytes);
+/* "255 = cell (class 1, weight 1, instances)"; values as "1 to 999" or "other". */
+const char *plan_describe_label(const struct plan_label *label, char *text, size_t size_bytes);
+/* Bytes of the STATE block that accumulated gradients take. */
+uint64_t plan_accumulator_bytes(const struct plan *plan);
 
 /* Readable listing of a plan: programs, records, tensors. */
 void plan_print(const struct plan *plan, FILE *stream);

@@ -29,11 +29,17 @@ static void print_model(const struct plan_model *model, FILE *stream) {
     fprintf(stream, "  margin %u, %u; exact core %u x %u; tile step a multiple of %u x %u\n",
             model->margin_top, model->margin_left, model->core_h, model->core_w, model->stride_h,
             model->stride_w);
+    char text[512];
     for (uint32_t i = 0; i < model->n_labels; i++)
-        fprintf(stream, "  label %u: class %u %s, weight %g\n", model->labels[i].value,
-                model->labels[i].class_, model->labels[i].name, (double)model->labels[i].weight);
-    if (model->has_ignore)
+        fprintf(stream, "  label %s\n", plan_describe_label(&model->labels[i], text, sizeof(text)));
+    if (model->has_ignore && model->ignore_value == PLAN_LABEL_OTHER)
+        fprintf(stream, "  label other: ignored\n");
+    else if (model->has_ignore)
         fprintf(stream, "  label %u: ignored\n", model->ignore_value);
+    fprintf(stream, "  weights %s\n", plan_describe_weights(&model->weights, text, sizeof(text)));
+    fprintf(stream, "  augment %s\n", plan_describe_augment(&model->augment, text, sizeof(text)));
+    fprintf(stream, "  %u batch%s for an update, %g of the samples balanced\n", model->accumulate,
+            model->accumulate == 1 ? "" : "es", (double)model->sample_balance);
 }
 
 static void print_memory(const struct plan *plan, FILE *stream) {
@@ -143,8 +149,8 @@ void plan_print(const struct plan *plan, FILE *stream) {
         for (uint32_t d = 0; d < param->rank && d < 4; d++)
             fprintf(stream, "%s%u", d > 0 ? " x " : " ", param->dims[d]);
         static const char *const inits[] = {"zero", "normal", "uniform"};
-        fprintf(stream, ", %s %g, %u states\n", inits[param->init], (double)param->init_scale,
-                param->n_states);
+        fprintf(stream, ", %s %g, %u states%s\n", inits[param->init], (double)param->init_scale,
+                param->n_states, param->accumulator != PLAN_NONE ? ", accumulated" : "");
     }
     for (uint32_t i = 0; i < plan->n_programs; i++)
         print_program(plan, &plan->programs[i], stream);

@@ -192,15 +192,34 @@ static void read_strings(struct reader *reader) {
 }
 
 static void read_labels(struct reader *reader, struct plan_model *model) {
-    model->n_labels = item_count(reader, 16, "labels");
+    model->n_labels = item_count(reader, 24, "labels");
     model->labels = ARENA_ARRAY(&reader->plan->arena, struct plan_label, model->n_labels);
     for (uint32_t i = 0; i < model->n_labels && !reader->bad; i++) {
         struct plan_label *label = &model->labels[i];
         label->value = word(reader);
+        label->last_value = word(reader);
         label->class_ = word(reader);
         label->name = text(reader);
         label->weight = number(reader);
+        label->instances = choice(reader, 2, "instances") != 0;
     }
+}
+
+static void read_augment(struct reader *reader, struct plan_augment *augment) {
+    augment->elastic_grid = word(reader);
+    float *const numbers[] = {
+        &augment->elastic_sigma, &augment->elastic_probability, &augment->rotate_degrees,
+        &augment->rotate_step,   &augment->rotate_probability,  &augment->scale_min,
+        &augment->scale_max,     &augment->scale_probability,   &augment->mirror_probability};
+    for (size_t i = 0; i < ARRAY_LEN(numbers); i++)
+        *numbers[i] = number(reader);
+    augment->shift = choice(reader, 2, "shift") != 0;
+    augment->cubic = choice(reader, 2, "cubic") != 0;
+    augment->grey_black = number(reader);
+    augment->grey_white = number(reader);
+    augment->grey_slope_min = number(reader);
+    augment->grey_slope_max = number(reader);
+    augment->grey_probability = number(reader);
 }
 
 static void read_model(struct reader *reader, struct plan_model *model) {
@@ -231,8 +250,12 @@ static void read_model(struct reader *reader, struct plan_model *model) {
     model->schedule_steps = word(reader);
     model->warmup_steps = word(reader);
     model->default_steps = word(reader);
-    model->augment_flips = choice(reader, 2, "augment_flips") != 0;
-    model->augment_grey = number(reader);
+    model->accumulate = word(reader);
+    model->sample_balance = number(reader);
+    read_augment(reader, &model->augment);
+    model->weights.balance = number(reader);
+    model->weights.border = number(reader);
+    model->weights.sigma = number(reader);
     finish(reader);
 }
 
@@ -307,7 +330,7 @@ static void read_shaders(struct reader *reader, struct plan *plan) {
 
 static void read_params(struct reader *reader, struct plan *plan) {
     begin(reader, PLAN_SECTION_PARAMS);
-    plan->n_params = item_count(reader, 28, "parameters");
+    plan->n_params = item_count(reader, 32, "parameters");
     plan->params = ARENA_ARRAY(&plan->arena, struct plan_param, plan->n_params);
     for (uint32_t i = 0; i < plan->n_params && !reader->bad; i++) {
         struct plan_param *param = &plan->params[i];
@@ -318,6 +341,7 @@ static void read_params(struct reader *reader, struct plan *plan) {
             param->states[s] = word(reader);
             param->state_names[s] = text(reader);
         }
+        param->accumulator = word(reader);
         param->rank = choice(reader, 5, "the rank of a parameter");
         for (uint32_t d = 0; d < param->rank; d++)
             param->dims[d] = word(reader);

@@ -230,6 +230,24 @@ static bool check_dims(const struct plan_check *check, const struct plan_param *
                           param->name, plan_tensor_name(check->plan, param->tensor));
 }
 
+/* All parameters have one, or none has. */
+static bool check_accumulator(const struct plan_check *check, uint32_t index) {
+    const struct plan_param *param = &check->plan->params[index];
+    if ((param->accumulator == PLAN_NONE) != (check->plan->params[0].accumulator == PLAN_NONE))
+        return REJECT(check,
+                      "plan: parameter %s: gradients of some parameters are accumulated, of "
+                      "others not",
+                      param->name);
+    if (param->accumulator == PLAN_NONE)
+        return true;
+    if (!own_tensor(check, index, param->accumulator, PLAN_BLOCK_STATE))
+        return false;
+    return check->plan->tensors[param->accumulator].size_bytes ==
+               check->plan->tensors[param->tensor].size_bytes ||
+           REJECT(check, "plan: parameter %s: accumulator %s has another size", param->name,
+                  plan_tensor_name(check->plan, param->accumulator));
+}
+
 static bool check_param(const struct plan_check *check, uint32_t index) {
     const struct plan_param *param = &check->plan->params[index];
     if (param->name == NULL || param->name[0] == '\0')
@@ -254,7 +272,7 @@ static bool check_param(const struct plan_check *check, uint32_t index) {
         if (param->state_names[s] == NULL || param->state_names[s][0] == '\0')
             return REJECT(check, "plan: parameter %s: state %u has no name", param->name, s);
     }
-    return true;
+    return check_accumulator(check, index);
 }
 
 static bool check_params(const struct plan_check *check) {
@@ -304,14 +322,61 @@ static bool check_labels(const struct plan_check *check) {
         if (!isfinite(label->weight) || label->weight < 0)
             return REJECT(check, "plan: label %u: a weight of %g", label->value,
                           (double)label->weight);
+        if (label->last_value < label->value)
+            return REJECT(check, "plan: label %u: its range ends at %u", label->value,
+                          label->last_value);
         for (uint32_t j = 0; j < i; j++) {
-            if (model->labels[j].value == label->value)
-                return REJECT(check, "plan: label %u is listed twice", label->value);
+            if (model->labels[j].value <= label->last_value &&
+                label->value <= model->labels[j].last_value)
+                return REJECT(check, "plan: label %u is listed twice",
+                              MAX(label->value, model->labels[j].value));
         }
-        if (model->has_ignore && label->value == model->ignore_value)
+        if (model->has_ignore && label->value <= model->ignore_value &&
+            model->ignore_value <= label->last_value)
             return REJECT(check, "plan: label %u is both a class and ignored", label->value);
     }
     return true;
+}
+
+static bool is_probability(float value) {
+    return value >= 0 && value <= 1;
+}
+
+static bool check_augment(const struct plan_check *check) {
+    const struct plan_augment *a = &check->plan->model.augment;
+    if (a->elastic_grid == 1 || a->elastic_grid > PLAN_MAX_ELASTIC_GRID)
+        return REJECT(check, "plan: model: an elastic grid of %u nodes", a->elastic_grid);
+    if (!is_probability(a->elastic_probability) || !is_probability(a->rotate_probability) ||
+        !is_probability(a->scale_probability) || !is_probability(a->mirror_probability) ||
+        !is_probability(a->grey_probability))
+        return REJECT(check, "plan: model: a probability is not between 0 and 1");
+    if (!(a->elastic_sigma >= 0 && a->elastic_sigma <= 1e4f) ||
+        !(a->rotate_degrees >= 0 && a->rotate_degrees <= 180) ||
+        !(a->rotate_step >= 0 && a->rotate_step <= 180))
+        return REJECT(check, "plan: model: a deformation or rotation is out of range");
+    if (!(a->scale_min >= 0.01f && a->scale_min <= a->scale_max && a->scale_max <= 100))
+        return REJECT(check, "plan: model: magnification between %g and %g", (double)a->scale_min,
+                      (double)a->scale_max);
+    if (!(a->grey_black >= 0 && a->grey_black < 0.5f) ||
+        !(a->grey_white >= 0 && a->grey_white < 0.5f) ||
+        !(a->grey_slope_min > 0 && a->grey_slope_min <= a->grey_slope_max && a->grey_slope_max < 2))
+        return REJECT(check, "plan: model: a variation of grey values is out of range");
+    return true;
+}
+
+static bool check_sampling(const struct plan_check *check) {
+    const struct plan_model *m = &check->plan->model;
+    if (m->accumulate == 0)
+        return REJECT(check, "plan: model: gradients of 0 batches make an update");
+    if (!is_probability(m->sample_balance))
+        return REJECT(check, "plan: model: a share of %g balanced samples",
+                      (double)m->sample_balance);
+    if (!is_probability(m->weights.balance) || !(m->weights.border >= 0) ||
+        !isfinite(m->weights.border) || !(m->weights.sigma > 0) || !isfinite(m->weights.sigma))
+        return REJECT(check, "plan: model: weights with balance %g, border %g, sigma %g",
+                      (double)m->weights.balance, (double)m->weights.border,
+                      (double)m->weights.sigma);
+    return check_augment(check);
 }
 
 /* A plan of bare kernels, without a model, has zeros here. */
@@ -337,13 +402,13 @@ static bool check_model(const struct plan_check *check) {
         (unsigned)m->optimiser > PLAN_OPTIMISER_ADAM ||
         (unsigned)m->schedule > PLAN_SCHEDULE_COSINE)
         return REJECT(check, "plan: model: its normalisation, optimiser or schedule is unknown");
-    const float numbers[] = {m->input_offset, m->input_scale, m->learning_rate,  m->momentum,
-                             m->beta1,        m->beta2,       m->schedule_gamma, m->augment_grey};
+    const float numbers[] = {m->input_offset, m->input_scale, m->learning_rate, m->momentum,
+                             m->beta1,        m->beta2,       m->schedule_gamma};
     for (size_t i = 0; i < ARRAY_LEN(numbers); i++) {
         if (!isfinite(numbers[i]))
             return REJECT(check, "plan: model: a number is not finite");
     }
-    return check_labels(check);
+    return check_labels(check) && check_sampling(check);
 }
 
 /* --- programs --- */
@@ -426,6 +491,20 @@ static bool check_program(const struct plan_check *check, uint32_t index) {
     return plan_check_memory(check, program);
 }
 
+/* The program that accumulates, the accumulators and the model's number of batches go together. */
+static bool check_accumulation(const struct plan_check *check) {
+    const struct plan *plan = check->plan;
+    const bool tensors = plan->n_params > 0 && plan->params[0].accumulator != PLAN_NONE;
+    const bool program = plan_program_find(plan, "accumulate") != NULL;
+    if (tensors != program)
+        return REJECT(check, tensors ? "plan: accumulators, but no program accumulate"
+                                     : "plan: a program accumulate, but no accumulators");
+    if (has_model(&plan->model) && tensors != (plan->model.accumulate > 1))
+        return REJECT(check, "plan: model: %u batches make an update, but the plan has %s",
+                      plan->model.accumulate, tensors ? "accumulators" : "no accumulators");
+    return true;
+}
+
 static bool check_structure(const struct plan_check *check) {
     if (check->plan->n_programs == 0)
         return REJECT(check, "plan: no programs");
@@ -436,7 +515,7 @@ static bool check_structure(const struct plan_check *check) {
         if (!check_program(check, i))
             return false;
     }
-    return true;
+    return check_accumulation(check);
 }
 
 /* --- limits of a device --- */

@@ -157,6 +157,11 @@ static bool check_read_persistent(const struct memory *memory, const struct plan
                                      name_of(memory, use->tensor), updated->record);
 }
 
+static bool is_accumulator(const struct memory *memory, uint32_t root) {
+    const uint32_t owner = memory->check->owners[root];
+    return owner != PLAN_NONE && memory->check->plan->params[owner].accumulator == root;
+}
+
 static bool check_write(const struct memory *memory, const struct plan_use *use) {
     const struct plan *plan = memory->check->plan;
     const char *program = memory->program->name;
@@ -165,6 +170,12 @@ static bool check_write(const struct memory *memory, const struct plan_use *use)
         (strcmp(program, "infer") == 0 || strcmp(program, "evaluate") == 0))
         return REJECT(memory, "tensor %s: program %s must not change parameters",
                       name_of(memory, use->tensor), program);
+    const bool persists = block == PLAN_BLOCK_WEIGHTS || block == PLAN_BLOCK_STATE;
+    if (persists && (strcmp(program, "accumulate") == 0) != is_accumulator(memory, use->root))
+        return REJECT(memory, "tensor %s: program %s must not change %s",
+                      name_of(memory, use->tensor), program,
+                      is_accumulator(memory, use->root) ? "accumulators"
+                                                        : "anything but accumulators");
     for (uint32_t i = 0; block == PLAN_BLOCK_IO && i < memory->program->n_ports; i++) {
         const struct plan_port *port = &memory->program->ports[i];
         const struct plan_span span = plan_tensor_span(&plan->tensors[port->tensor]);
@@ -233,6 +244,23 @@ static bool check_outputs(const struct memory *memory) {
                       "%u",
                       memory->program->name, port->name, name_of(memory, foreign->writer),
                       foreign->record);
+    }
+    return true;
+}
+
+/* The program accumulate leaves out no parameter. */
+static bool check_accumulated(const struct memory *memory) {
+    const struct plan *plan = memory->check->plan;
+    if (strcmp(memory->program->name, "accumulate") != 0)
+        return true;
+    for (uint32_t i = 0; i < plan->n_params; i++) {
+        const uint32_t tensor = plan->params[i].accumulator;
+        if (tensor == PLAN_NONE)
+            continue;
+        const struct plan_span span = plan_tensor_span(&plan->tensors[tensor]);
+        if (find_foreign(memory, &span, HOST) == NULL)
+            return REJECT(memory, "plan: program accumulate: the gradient of %s is not accumulated",
+                          plan->params[i].name);
     }
     return true;
 }
@@ -323,7 +351,7 @@ bool plan_check_memory(const struct plan_check *check, const struct plan_program
         if (!good)
             plan_at_record(check, program, memory.record);
     }
-    good = good && check_outputs(&memory) && check_figures(&memory);
+    good = good && check_outputs(&memory) && check_accumulated(&memory) && check_figures(&memory);
     for (int block = 0; block < PLAN_BLOCK_COUNT; block++)
         vec_free(&memory.maps[block].segments);
     vec_free(&memory.touched);

@@ -154,7 +154,8 @@ static unsigned in_place_inputs(enum kernel_id kernel) {
         return 1u << 0;
     case KERNEL_ID_act_bwd: /* dy */
         return 1u << 1;
-    case KERNEL_ID_add: /* a, b */
+    case KERNEL_ID_add:        /* a, b */
+    case KERNEL_ID_accumulate: /* g, sum */
         return 1u << 0 | 1u << 1;
     default:
         return 0;
@@ -184,26 +185,81 @@ static bool check_overlap(const struct plan_check *check, const struct plan_reco
                    info->bindings[b].name, plan_tensor_name(check->plan, tensor_b));
 }
 
+/*
+ * The sum is an accumulator. In the program accumulate it is what is updated; elsewhere the mean of
+ * it and the gradient replaces the gradient.
+ */
+static bool check_accumulate(const struct plan_check *check, const struct plan_program *program,
+                             const struct plan_record *record) {
+    const uint32_t g = record->tensors[0], sum = record->tensors[1], y = record->tensors[3];
+    const uint32_t owner = check->owners[sum];
+    struct accumulate_params params;
+    memcpy(&params, record->params, sizeof(params));
+    if (owner == PLAN_NONE || check->plan->params[owner].accumulator != sum)
+        return err_set(check->err, ERR_INPUT, "tensor %s is not an accumulator",
+                       plan_tensor_name(check->plan, sum));
+    const bool adds = strcmp(program->name, "accumulate") == 0;
+    if (y != (adds ? sum : g) || params.mean != (adds ? 0u : 1u))
+        return err_set(check->err, ERR_INPUT,
+                       adds ? "program accumulate must add to the accumulator %s"
+                            : "the mean with accumulator %s must replace the gradient",
+                       plan_tensor_name(check->plan, sum));
+    return true;
+}
+
+/* The last record before this one that writes a root tensor or a part of it; NULL: none. */
+static const struct plan_record *last_writer(const struct plan_check *check,
+                                             const struct plan_program *program, uint32_t before,
+                                             uint32_t root) {
+    for (uint32_t i = before; i-- > 0;) {
+        struct plan_use uses[KERNEL_MAX_BINDINGS];
+        const uint32_t count = plan_record_uses(check, &program->records[i], uses);
+        for (uint32_t u = 0; u < count; u++)
+            if (uses[u].writes && uses[u].root == root)
+                return &program->records[i];
+    }
+    return NULL;
+}
+
+/* Where batches are accumulated, the gradient of an update was last written as the mean. */
+static bool check_mean(const struct plan_check *check, const struct plan_program *program,
+                       uint32_t index, uint32_t accumulator) {
+    const uint32_t g = program->records[index].tensors[1];
+    const struct plan_record *writer = last_writer(check, program, index, check->roots[g]);
+    if (writer != NULL && writer->kernel == KERNEL_ID_accumulate &&
+        writer->tensors[1] == accumulator)
+        return true;
+    return err_set(check->err, ERR_INPUT,
+                   "tensor %s is not the mean of the batches: accumulator %s is left out",
+                   plan_tensor_name(check->plan, g), plan_tensor_name(check->plan, accumulator));
+}
+
 /* An update takes a parameter and that parameter's own states. */
-static bool check_update(const struct plan_check *check, const struct plan_record *record) {
+static bool check_update(const struct plan_check *check, const struct plan_program *program,
+                         uint32_t index) {
+    const struct plan_record *record = &program->records[index];
     uint32_t n_states = 0;
     if (record->kernel == KERNEL_ID_sgd)
         n_states = 1;
     else if (record->kernel == KERNEL_ID_adam)
         n_states = 2;
     else
-        return true;
+        return record->kernel != KERNEL_ID_accumulate || check_accumulate(check, program, record);
     const uint32_t owner = check->owners[record->tensors[0]];
     const struct plan_param *param = owner == PLAN_NONE ? NULL : &check->plan->params[owner];
     bool good = param != NULL && param->tensor == record->tensors[0] && param->n_states == n_states;
     for (uint32_t s = 0; good && s < n_states; s++)
         good = param->states[s] == record->tensors[2 + s];
+    if (good && param->accumulator != PLAN_NONE)
+        return check_mean(check, program, index, param->accumulator);
     return good || err_set(check->err, ERR_INPUT,
                            "tensor %s is not a parameter with the states that the update uses",
                            plan_tensor_name(check->plan, record->tensors[0]));
 }
 
-static bool check_bindings(const struct plan_check *check, const struct plan_record *record) {
+static bool check_bindings(const struct plan_check *check, const struct plan_program *program,
+                           uint32_t index) {
+    const struct plan_record *record = &program->records[index];
     const struct kernel_info *info = &kernel_table[record->kernel];
     struct kernel_region regions[KERNEL_MAX_BINDINGS];
     const char *why;
@@ -229,7 +285,7 @@ static bool check_bindings(const struct plan_check *check, const struct plan_rec
                 return false;
         }
     }
-    return check_update(check, record);
+    return check_update(check, program, index);
 }
 
 /* --- dispatches --- */
@@ -280,7 +336,7 @@ bool plan_check_record(const struct plan_check *check, const struct plan_program
         err_set(check->err, ERR_INPUT, "kernel %u does not exist", (unsigned)record->kernel);
         return plan_at_record(check, program, index);
     }
-    bool good = check_bindings(check, record);
+    bool good = check_bindings(check, program, index);
     for (int cls = 0; good && cls < PLAN_CLASS_COUNT; cls++)
         good = check_dispatch(check, record, cls);
     if (good && push_bytes(record->kernel, PLAN_ACCESS_ADDRESS) > MAX_PUSH_BYTES)

@@ -71,10 +71,29 @@ static void put_labels(struct writer *writer, const struct plan_model *model) {
     for (uint32_t i = 0; i < model->n_labels; i++) {
         const struct plan_label *label = &model->labels[i];
         word(writer, label->value);
+        word(writer, label->last_value);
         word(writer, label->class_);
         text(writer, label->name);
         number(writer, label->weight);
+        word(writer, label->instances);
     }
+}
+
+static void put_augment(struct writer *writer, const struct plan_augment *augment) {
+    word(writer, augment->elastic_grid);
+    const float numbers[] = {
+        augment->elastic_sigma, augment->elastic_probability, augment->rotate_degrees,
+        augment->rotate_step,   augment->rotate_probability,  augment->scale_min,
+        augment->scale_max,     augment->scale_probability,   augment->mirror_probability};
+    for (size_t i = 0; i < ARRAY_LEN(numbers); i++)
+        number(writer, numbers[i]);
+    word(writer, augment->shift);
+    word(writer, augment->cubic);
+    number(writer, augment->grey_black);
+    number(writer, augment->grey_white);
+    number(writer, augment->grey_slope_min);
+    number(writer, augment->grey_slope_max);
+    number(writer, augment->grey_probability);
 }
 
 static void put_model(struct writer *writer, const struct plan_model *model) {
@@ -105,8 +124,12 @@ static void put_model(struct writer *writer, const struct plan_model *model) {
     word(writer, model->schedule_steps);
     word(writer, model->warmup_steps);
     word(writer, model->default_steps);
-    word(writer, model->augment_flips);
-    number(writer, model->augment_grey);
+    word(writer, model->accumulate);
+    number(writer, model->sample_balance);
+    put_augment(writer, &model->augment);
+    number(writer, model->weights.balance);
+    number(writer, model->weights.border);
+    number(writer, model->weights.sigma);
 }
 
 static void put_tensors(struct writer *writer, const struct plan *plan) {
@@ -155,6 +178,7 @@ static void put_params(struct writer *writer, const struct plan *plan) {
             word(writer, param->states[s]);
             text(writer, param->state_names[s]);
         }
+        word(writer, param->accumulator);
         word(writer, param->rank);
         words(writer, param->dims, MIN(param->rank, 4u));
         word(writer, param->transposed);

@@ -194,7 +194,7 @@ static struct value *build_pool(struct building *b, const struct layer *layer, s
 
 static struct value *build_dropout(struct building *b, const struct layer *layer, int index,
                                    struct value *x) {
-    if (b->program != MODEL_TRAIN || layer->rate == 0)
+    if ((b->program != MODEL_TRAIN && b->program != MODEL_ACCUMULATE) || layer->rate == 0)
         return x;
     const struct attr attr = {.rate = layer->rate, .layer = index};
     return append_one(b, layer, OP_DROPOUT, &x, 1, &attr);

@@ -21,7 +21,7 @@ const char *const *unet_compile_passes(void) {
     return pass_names;
 }
 
-#define N_PROGRAMS 3
+#define N_PROGRAMS 4
 
 struct compilation {
     const struct unet_compile_options *options;
@@ -32,7 +32,11 @@ struct compilation {
 };
 
 static const char *const program_names[N_PROGRAMS] = {
-    [MODEL_TRAIN] = "train_step", [MODEL_EVALUATE] = "evaluate", [MODEL_INFER] = "infer"};
+    [MODEL_TRAIN] = "train_step",
+    [MODEL_EVALUATE] = "evaluate",
+    [MODEL_INFER] = "infer",
+    [MODEL_ACCUMULATE] = "accumulate", /* only where an update takes several batches */
+};
 
 static bool wants_dump(const struct compilation *c, const char *pass) {
     const char *dump = c->options->dump_pass;
@@ -49,11 +53,16 @@ static bool finish_pass(const struct compilation *c, const struct graph *graph, 
     return graph_check(graph, err) || err_prefix(err, "%s after pass %s", graph->name, pass);
 }
 
-static bool differentiate(const struct compilation *c, struct graph *graph, struct err *err) {
+static bool differentiate(const struct compilation *c, enum model_program kind, struct graph *graph,
+                          struct err *err) {
     struct autodiff_result gradients = {0};
     bool ok = autodiff_run(graph, &gradients, err) && finish_pass(c, graph, "autodiff", err);
     if (ok) {
-        update_run(graph, c->model, &gradients);
+        if (kind == MODEL_TRAIN) {
+            update_run(graph, c->model, &gradients);
+        } else {
+            accumulate_run(graph, &gradients);
+        }
         ok = finish_pass(c, graph, "update", err);
     }
     vec_free(&gradients.params);
@@ -72,7 +81,8 @@ static bool run_passes(const struct compilation *c, enum model_program kind, str
     if (!build_graph(c->model, kind, graph, err) || !finish_pass(c, graph, "build", err)) {
         return false;
     }
-    if (kind == MODEL_TRAIN && !differentiate(c, graph, err)) {
+    bool trains = kind == MODEL_TRAIN || kind == MODEL_ACCUMULATE;
+    if (trains && !differentiate(c, kind, graph, err)) {
         return false;
     }
     for (size_t i = 0; i < ARRAY_LEN(passes); i++) {
@@ -100,7 +110,8 @@ static void set_model(struct plan_model *out, const struct model *model, struct 
 
 static bool compile_model(struct compilation *c, struct err *err) {
     const struct graph *graphs[N_PROGRAMS];
-    for (size_t i = 0; i < N_PROGRAMS; i++) {
+    size_t n_graphs = c->model->settings.accumulate > 1 ? N_PROGRAMS : N_PROGRAMS - 1;
+    for (size_t i = 0; i < n_graphs; i++) {
         graphs[i] = &c->graphs[i];
         graph_init(&c->graphs[i], &c->model->arena, program_names[i]);
         c->n_graphs = i + 1;
@@ -110,7 +121,7 @@ static bool compile_model(struct compilation *c, struct err *err) {
     }
     const struct param *const *params;
     size_t n_params = model_params(c->model, &params);
-    c->plan = emit_plan(graphs, N_PROGRAMS, params, n_params, c->model->settings.optimiser);
+    c->plan = emit_plan(graphs, n_graphs, params, n_params, c->model->settings.optimiser);
     set_model(&c->plan->model, c->model, c->plan);
     if (wants_dump(c, "plan")) {
         plan_print(c->plan, c->options->dump_stream);

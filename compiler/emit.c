@@ -56,6 +56,7 @@ static void set_param(struct plan_param *out, const struct param *param,
         out->states[s] = lowered->state_tensors[index][s];
         out->state_names[s] = adam ? adam_names[s] : "momentum";
     }
+    out->accumulator = lowered->state_tensors[index][STATE_ACCUMULATOR];
     out->rank = param->is_bias ? 1 : 4;
     const int32_t dims[4] = {param->shape.n, param->shape.c, param->shape.h, param->shape.w};
     for (int d = 0; d < 4; d++) {
@@ -146,6 +147,18 @@ static void lower_programs(struct plan *plan, struct lower_plan *lowered, struct
     }
 }
 
+static bool accumulates(const struct graph *const *graphs, size_t n_graphs) {
+    for (size_t i = 0; i < n_graphs; i++) {
+        for (size_t j = 0; j < graphs[i]->values.count; j++) {
+            const struct value *value = graphs[i]->values.items[j];
+            if (value->kind == VALUE_STATE && value->state_index == STATE_ACCUMULATOR) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
 struct plan *emit_plan(const struct graph *const *graphs, size_t n_graphs,
                        const struct param *const *params, size_t n_params,
                        enum plan_optimiser optimiser) {
@@ -153,7 +166,8 @@ struct plan *emit_plan(const struct graph *const *graphs, size_t n_graphs,
     struct program *programs = calloc(n_graphs, sizeof(struct program));
     bool adam = optimiser == PLAN_OPTIMISER_ADAM;
     struct lower_plan lowered;
-    lower_plan_init(&lowered, &plan->arena, params, n_params, adam ? 2 : 1);
+    lower_plan_init(&lowered, &plan->arena, params, n_params, adam ? 2 : 1,
+                    accumulates(graphs, n_graphs));
     for (size_t i = 0; i < n_graphs; i++) {
         programs[i].graph = graphs[i];
     }

@@ -96,8 +96,27 @@ static void print_blocks(const struct plan *plan, FILE *stream) {
         fprintf(stream, "  %-20s %12.3f MiB\n", names[block],
                 (double)plan->block_bytes[block] / (1024.0 * 1024.0));
         total_bytes += plan->block_bytes[block];
+        if (block == PLAN_BLOCK_STATE && plan_accumulator_bytes(plan) > 0) {
+            fprintf(stream, "  %-20s %12.3f MiB of it\n", "  accumulated",
+                    (double)plan_accumulator_bytes(plan) / (1024.0 * 1024.0));
+        }
     }
     fprintf(stream, "  %-20s %12.3f MiB\n", "total", (double)total_bytes / (1024.0 * 1024.0));
+}
+
+static void print_training(const struct plan_model *model, FILE *stream) {
+    char text[512];
+    fprintf(stream, "\ntraining\n");
+    fprintf(stream, "  augment      %s\n",
+            plan_describe_augment(&model->augment, text, sizeof(text)));
+    fprintf(stream, "  weights      %s\n",
+            plan_describe_weights(&model->weights, text, sizeof(text)));
+    if (model->sample_balance > 0) {
+        fprintf(stream, "  samples      %g of them centred on a pixel of a class drawn evenly\n",
+                (double)model->sample_balance);
+    }
+    fprintf(stream, "  update       the mean gradient of %u batch%s of %u\n", model->accumulate,
+            model->accumulate == 1 ? "" : "es", model->batch);
 }
 
 void explain_plan(const struct plan *plan, const struct graph *train, FILE *stream) {
@@ -110,6 +129,7 @@ void explain_plan(const struct plan *plan, const struct graph *train, FILE *stre
             " parameters, %ux%u -> %ux%u, batch %u, %.2f GFLOP forward\n",
             totals.convolutions, totals.parameters, model->in_h, model->in_w, model->out_h,
             model->out_w, model->batch, (double)totals.flops / 1e9);
+    print_training(model, stream);
     fprintf(stream, "\nprograms\n");
     for (uint32_t i = 0; i < plan->n_programs; i++) {
         print_program(&plan->programs[i], stream);

@@ -40,9 +40,12 @@ struct param {
 enum value_kind {
     VALUE_INPUT, /* written by the host: port names it */
     VALUE_PARAM, /* param */
-    VALUE_STATE, /* optimiser state number state_index of param; same shape */
+    VALUE_STATE, /* optimiser state number state_index of param, or the sum of its gradients
+                    (STATE_ACCUMULATOR); same shape */
     VALUE_TEMP   /* made by producer */
 };
+
+#define STATE_ACCUMULATOR PLAN_MAX_STATES
 
 struct value {
     int id; /* index in graph->values */
@@ -97,7 +100,9 @@ struct lower;
 /* What an interpreter run knows besides the values. */
 struct interpret_context {
     uint64_t seed;
-    uint32_t step;
+    uint32_t step;    /* updates before this one */
+    uint32_t batch;   /* of this update, from 0 */
+    uint32_t batches; /* of each update; 0 counts as 1 */
     double learning_rate;
 };
 
@@ -142,7 +147,8 @@ int graph_use_count(const struct graph *graph,
 void graph_replace_uses(struct graph *graph, struct value *from, struct value *to);
 void graph_remove_dead(
     struct graph *graph); /* nodes without used outputs, ports or effects; renumbers values */
-bool op_has_effect(enum op_kind op); /* updates its inputs: SGD, ADAM */
+bool op_has_effect(
+    enum op_kind op); /* updates input 0 from the gradient, input 1: SGD, ADAM, ACCUMULATE */
 
 /* check.c: invariants every pass must keep: order (producers first), ownership, shapes equal to the
  * rules'. */

@@ -57,7 +57,8 @@ static uint32_t add_param_like(struct lower_plan *plan, const char *name, enum p
 }
 
 void lower_plan_init(struct lower_plan *plan, struct arena *arena,
-                     const struct param *const *params, size_t n_params, int n_states) {
+                     const struct param *const *params, size_t n_params, int n_states,
+                     bool accumulates) {
     memset(plan, 0, sizeof(*plan));
     plan->arena = arena;
     plan->params = params;
@@ -73,6 +74,11 @@ void lower_plan_init(struct lower_plan *plan, struct arena *arena,
             const char *name = arena_printf(arena, "%s.state%d", params[i]->name, s);
             plan->state_tensors[i][s] = add_param_like(plan, name, PLAN_BLOCK_STATE, params[i]);
         }
+    }
+    for (size_t i = 0; i < n_params; i++) {
+        const char *name = arena_printf(arena, "%s.accumulated", params[i]->name);
+        plan->state_tensors[i][STATE_ACCUMULATOR] =
+            accumulates ? add_param_like(plan, name, PLAN_BLOCK_STATE, params[i]) : PLAN_NONE;
     }
     plan->control = add_flat(plan, "control", PLAN_BLOCK_CONTROL, CONTROL_WORDS);
 }

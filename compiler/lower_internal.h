@@ -15,8 +15,8 @@ struct lower_plan {
     VEC(struct plan_shader) shaders;
     const struct param *const *params;
     size_t n_params;
-    uint32_t *param_tensors; /* of parameter i */
-    uint32_t (*state_tensors)[PLAN_MAX_STATES];
+    uint32_t *param_tensors;                        /* of parameter i */
+    uint32_t (*state_tensors)[PLAN_MAX_STATES + 1]; /* the last: STATE_ACCUMULATOR */
     uint32_t control;
 };
 
@@ -34,10 +34,11 @@ struct lower {
     VEC(struct plan_record) records;
 };
 
-/* Starts a plan: tensors of all parameters, of n_states optimiser states each, and of the control
- * block. */
+/* Starts a plan: tensors of all parameters, of n_states optimiser states each, of accumulators
+ * where gradients are accumulated, and of the control block. */
 void lower_plan_init(struct lower_plan *plan, struct arena *arena,
-                     const struct param *const *params, size_t n_params, int n_states);
+                     const struct param *const *params, size_t n_params, int n_states,
+                     bool accumulates);
 void lower_plan_free(struct lower_plan *plan);
 
 /* Lowers a graph whose storage is decided into records without places, barriers or dispatches. */

@@ -54,7 +54,7 @@ struct layer {
     bool bias;
     float slope;     /* leaky_relu */
     float rate;      /* dropout */
-    bool weight_map; /* cross_entropy: class weights of labels: count (else all are 1) */
+    bool weight_map; /* cross_entropy: weights of labels: and weights: count (else all are 1) */
     struct layer_init init;
 };
 
@@ -92,15 +92,16 @@ bool model_parse(const char *file_name, const char *text, const struct model_ove
                  size_t n_overrides, struct model **out, struct diag *diag);
 void model_free(struct model *model); /* NULL-safe */
 
-enum model_program { MODEL_TRAIN, MODEL_EVALUATE, MODEL_INFER };
+enum model_program { MODEL_TRAIN, MODEL_EVALUATE, MODEL_INFER, MODEL_ACCUMULATE };
 
 /*
  * model_sizes.c and build.c. Checks all sizes first (model_check_sizes: fills model->settings'
  * in/out sizes, margins, core, strides; a pool that sees an odd size is reported with the layer,
- * the size it sees, and the nearest legal tile sizes), then builds. Programs: TRAIN and EVALUATE
- * end in SOFTMAX_LOSS (ports "image", "labels", "weights", "loss", EVALUATE also "probs"), INFER in
- * SOFTMAX (ports "image", "probs"). Dropout only in TRAIN. All work on
- * settings.batch images. Graphs share model's params (struct param objects, same pointers).
+ * the size it sees, and the nearest legal tile sizes), then builds. Programs: TRAIN, ACCUMULATE
+ * (the same before its gradients are used) and EVALUATE end in SOFTMAX_LOSS (ports "image",
+ * "labels", "weights", "loss", EVALUATE also "probs"), INFER in SOFTMAX (ports "image", "probs").
+ * Dropout only in TRAIN and ACCUMULATE. All work on settings.batch images. Graphs share model's
+ * params (struct param objects, same pointers).
  */
 bool model_check_sizes(struct model *model, struct diag *diag);
 bool build_graph(struct model *model, enum model_program program, struct graph *graph,

@@ -1,7 +1,8 @@
 /*
  * model_read.c: a model file becomes a struct model. The order: YAML (model_yaml.c), let: with the
- * overrides of --set, input: labels: train: (model_settings.c), blocks: and layers:
- * (model_layers.c), checks of the whole (model_check.c), the hash (model_hash.c).
+ * overrides of --set, input: labels: train: (model_settings.c), augment: weights:
+ * (model_samples.c), blocks: and layers: (model_layers.c), checks of the whole (model_check.c), the
+ * hash (model_hash.c).
  */
 #include <stdlib.h>
 #include <string.h>
@@ -29,7 +30,14 @@ static struct model *make_model(const char *file_name, const char *text) {
     settings->schedule = PLAN_SCHEDULE_CONSTANT;
     settings->batch = 1;
     settings->default_steps = 1000;
-    settings->augment_flips = true;
+    settings->accumulate = 1;
+    settings->augment = (struct plan_augment){.scale_min = 1,
+                                              .scale_max = 1,
+                                              .shift = true,
+                                              .cubic = true,
+                                              .grey_slope_min = 1,
+                                              .grey_slope_max = 1};
+    settings->weights = (struct plan_weights){.sigma = 5};
     return model;
 }
 
@@ -176,6 +184,12 @@ static void read_sections(struct reader *reader, const struct tree *root,
         required(reader, root, "labels", "\"labels: [{value: 0, class: membrane}, ...]\"");
     if (labels != NULL)
         settings_read_labels(reader, labels, scope);
+    const struct tree *augment = tree_get(root, "augment");
+    if (augment != NULL && !tree_is_empty(augment))
+        settings_read_augment(reader, augment, scope);
+    const struct tree *weights = tree_get(root, "weights");
+    if (weights != NULL && !tree_is_empty(weights))
+        settings_read_weights(reader, weights, scope);
     const struct tree *train = tree_get(root, "train");
     if (train != NULL && !tree_is_empty(train))
         settings_read_train(reader, train, scope, &init);
@@ -202,15 +216,18 @@ static void finish(struct model *model) {
     settings->momentum = model->momentum;
     settings->beta1 = model->beta1;
     settings->beta2 = model->beta2;
-    for (uint32_t i = 0; i < settings->n_labels && !last->weight_map; i++)
-        settings->labels[i].weight = 1;
+    if (!last->weight_map) {
+        settings->weights = (struct plan_weights){.sigma = settings->weights.sigma};
+        for (uint32_t i = 0; i < settings->n_labels; i++)
+            settings->labels[i].weight = 1;
+    }
     model->hash = settings->hash = model_hash(model);
 }
 
 bool model_parse(const char *file_name, const char *text, const struct model_override *overrides,
                  size_t n_overrides, struct model **out, struct diag *diag) {
-    static const char *const sections[] = {"model", "let",    "input", "labels",
-                                           "train", "blocks", "layers"};
+    static const char *const sections[] = {"model",   "let",   "input",  "labels", "augment",
+                                           "weights", "train", "blocks", "layers"};
     struct model *model = make_model(file_name, text);
     struct tree *root;
     const size_t before = diag->count;

@@ -109,6 +109,11 @@ void settings_read_labels(struct reader *reader, const struct tree *list,
 /* Before the layers: gives the default of their init:. */
 void settings_read_train(struct reader *reader, const struct tree *map,
                          const struct variable *scope, struct layer_init *init);
+/* model_samples.c: augment: and weights:, the latter after labels:. */
+void settings_read_augment(struct reader *reader, const struct tree *tree,
+                           const struct variable *scope);
+void settings_read_weights(struct reader *reader, const struct tree *map,
+                           const struct variable *scope);
 bool settings_read_init(struct reader *reader, const struct tree *tree,
                         const struct variable *scope, struct layer_init *out);
 

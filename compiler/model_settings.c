@@ -1,5 +1,6 @@
 /*
- * model_settings.c: the sections input:, labels: and train: of a model file.
+ * model_settings.c: the sections input:, labels: and train: of a model file. augment: and weights:
+ * are in model_samples.c.
  */
 #include <math.h>
 #include <stdio.h>
@@ -60,11 +61,25 @@ struct label_reading {
     struct diag_pos ignore_pos;
 };
 
-static const char *label_value_text(struct reader *reader, uint32_t value) {
-    return value == PLAN_LABEL_OTHER ? "other" : arena_printf(reader->arena, "%u", value);
+/* "255", "1 to 999" or "other". */
+static const char *label_value_text(struct reader *reader, uint32_t first, uint32_t last) {
+    if (first == PLAN_LABEL_OTHER)
+        return "other";
+    return first == last ? arena_printf(reader->arena, "%u", first)
+                         : arena_printf(reader->arena, "%u to %u", first, last);
 }
 
-static bool read_label_value(struct label_reading *labels, const struct tree *tree, uint32_t *out) {
+static bool values_listed(const struct label_reading *labels, uint32_t first, uint32_t last) {
+    const struct plan_model *settings = &labels->reader->model->settings;
+    for (size_t i = 0; i < labels->rows.count; i++)
+        if (labels->rows.items[i].value <= last && first <= labels->rows.items[i].last_value)
+            return true;
+    return settings->has_ignore && first <= settings->ignore_value &&
+           settings->ignore_value <= last;
+}
+
+static bool read_single_value(struct label_reading *labels, const struct tree *tree,
+                              uint32_t *out) {
     struct reader *reader = labels->reader;
     int number;
     const struct model_value value = tree->kind == TREE_SCALAR
@@ -72,36 +87,81 @@ static bool read_label_value(struct label_reading *labels, const struct tree *tr
                                          : (struct model_value){.kind = MODEL_NUMBER};
     if (value.kind == MODEL_BROKEN)
         return false;
-    if (value.kind == MODEL_TEXT && strcmp(value.text, "other") != 0) {
+    if (value.kind == MODEL_TEXT && strcmp(value.text, "other") == 0) {
+        *out = PLAN_LABEL_OTHER;
+        return true;
+    }
+    if (value.kind == MODEL_TEXT) {
         reader_error(reader, tree->pos, "value must be a number or \"other\", not \"%.60s\"",
                      value.text);
         return false;
     }
-    if (value.kind == MODEL_TEXT)
-        *out = PLAN_LABEL_OTHER;
-    else if (field_int(reader, tree, labels->scope, "value", 0, LABEL_VALUE_MAX, &number))
-        *out = (uint32_t)number;
-    else
+    if (!field_int(reader, tree, labels->scope, "value", 0, LABEL_VALUE_MAX, &number))
         return false;
-    bool twice = reader->model->settings.has_ignore && reader->model->settings.ignore_value == *out;
-    for (size_t i = 0; i < labels->rows.count && !twice; i++)
-        twice = labels->rows.items[i].value == *out;
-    if (twice)
-        reader_error(reader, tree->pos, "the label value %s is here twice",
-                     label_value_text(reader, *out));
-    return !twice;
+    *out = (uint32_t)number;
+    return true;
 }
 
-static void read_ignore(struct label_reading *labels, struct diag_pos pos, uint32_t value) {
+/* "values: [1, 999]", ends included. */
+static bool read_value_range(struct label_reading *labels, const struct tree *tree,
+                             struct plan_label *row) {
+    struct reader *reader = labels->reader;
+    int first, last;
+    if (tree->kind != TREE_LIST || tree->count != 2) {
+        reader_error(reader, tree->pos, "values must be a list of the first and the last value");
+        reader_hint(reader, "for example \"values: [1, 999]\"; one value alone is \"value: 1\"");
+        return false;
+    }
+    if (!field_int(reader, tree->items[0], labels->scope, "the first value", 0, LABEL_VALUE_MAX,
+                   &first) ||
+        !field_int(reader, tree->items[1], labels->scope, "the last value", 0, LABEL_VALUE_MAX,
+                   &last))
+        return false;
+    if (last < first) {
+        reader_error(reader, tree->pos, "the values go from %d down to %d", first, last);
+        return false;
+    }
+    row->value = (uint32_t)first;
+    row->last_value = (uint32_t)last;
+    return true;
+}
+
+/* value: or values: of a row. */
+static bool read_label_values(struct label_reading *labels, const struct tree *value,
+                              const struct tree *values, struct plan_label *row) {
+    struct reader *reader = labels->reader;
+    const struct tree *tree = value != NULL ? value : values;
+    if (tree == values && !read_value_range(labels, tree, row))
+        return false;
+    if (tree == value) {
+        if (!read_single_value(labels, tree, &row->value))
+            return false;
+        row->last_value = row->value;
+    }
+    if (!values_listed(labels, row->value, row->last_value))
+        return true;
+    reader_error(reader, tree->pos,
+                 row->value == row->last_value ? "the label value %s is here twice"
+                                               : "of the label values %s, some are here twice",
+                 label_value_text(reader, row->value, row->last_value));
+    return false;
+}
+
+static void read_ignore(struct label_reading *labels, struct diag_pos pos,
+                        const struct plan_label *row) {
     struct plan_model *settings = &labels->reader->model->settings;
-    if (settings->has_ignore) {
-        reader_error(labels->reader, pos, "a second ignored value; the first is in line %d",
-                     labels->ignore_pos.line);
+    if (settings->has_ignore || row->value != row->last_value) {
+        if (settings->has_ignore)
+            reader_error(labels->reader, pos, "a second ignored value; the first is in line %d",
+                         labels->ignore_pos.line);
+        else
+            reader_error(labels->reader, pos, "only one value can be ignored, not %s",
+                         label_value_text(labels->reader, row->value, row->last_value));
         reader_hint(labels->reader, "\"value: other\" ignores every value that is not listed");
         return;
     }
     settings->has_ignore = true;
-    settings->ignore_value = value;
+    settings->ignore_value = row->value;
     labels->ignore_pos = pos;
 }
 
@@ -130,28 +190,58 @@ static void read_class_weight(struct label_reading *labels, const struct tree *t
     labels->weights[class_] = weight;
 }
 
+/* Whether values of this class are objects: the same for all its rows. */
+static bool read_instances(struct label_reading *labels, const struct tree *row,
+                           const struct tree *tree, uint32_t class_) {
+    struct reader *reader = labels->reader;
+    bool instances = false;
+    if (tree != NULL && !field_bool(reader, tree, labels->scope, "instances", &instances))
+        return false;
+    for (size_t i = 0; i < labels->rows.count; i++) {
+        const struct plan_label *other = &labels->rows.items[i];
+        if (other->class_ != class_ || other->instances == instances)
+            continue;
+        reader_error(reader, tree != NULL ? tree->pos : row->pos,
+                     "class %s has rows with and without instances", labels->classes.items[class_]);
+        reader_hint(reader, "either every value of a class is an object of its own, or none");
+        break;
+    }
+    return instances;
+}
+
+/* A row of ignored values: nothing else can be said of them. */
+static void check_ignored(struct label_reading *labels, const struct tree *weight,
+                          const struct tree *instances) {
+    if (weight != NULL)
+        reader_error(labels->reader, weight->pos, "ignored pixels have no weight");
+    if (instances != NULL)
+        reader_error(labels->reader, instances->pos, "ignored pixels are no objects");
+}
+
 static void read_label(struct label_reading *labels, const struct tree *row) {
-    static const char *const keys[] = {"value", "class", "weight"};
+    static const char *const keys[] = {"value", "values", "class", "weight", "instances"};
     struct reader *reader = labels->reader;
     if (!field_check(reader, row, "a row of labels", keys, ARRAY_LEN(keys)))
         return;
-    const struct tree *value = tree_get(row, "value"), *name = tree_get(row, "class");
-    const struct tree *weight = tree_get(row, "weight");
-    uint32_t number = 0;
-    if (value == NULL || name == NULL) {
-        reader_error(reader, row->pos, "this row of labels has no %s",
-                     value == NULL ? "value" : "class");
+    const struct tree *value = tree_get(row, "value"), *values = tree_get(row, "values");
+    const struct tree *name = tree_get(row, "class"), *weight = tree_get(row, "weight");
+    const struct tree *instances = tree_get(row, "instances");
+    const bool valued = value != NULL || values != NULL;
+    struct plan_label label = {0};
+    if (!valued || name == NULL) {
+        reader_error(reader, row->pos, "this row of labels has no %s", valued ? "class" : "value");
         reader_hint(reader, "a row reads {value: 255, class: cell}");
     }
-    const bool have_value = value != NULL && read_label_value(labels, value, &number);
+    if (value != NULL && values != NULL)
+        reader_error(reader, values->pos, "this row of labels has both a value and values");
+    const bool have_value = valued && read_label_values(labels, value, values, &label);
     const char *class_name = name != NULL ? field_name(reader, name, labels->scope, "class") : NULL;
     if (class_name == NULL)
         return;
     if (strcmp(class_name, "ignore") == 0) {
         if (have_value)
-            read_ignore(labels, row->pos, number);
-        if (weight != NULL)
-            reader_error(reader, weight->pos, "ignored pixels have no weight");
+            read_ignore(labels, row->pos, &label);
+        check_ignored(labels, weight, instances);
         return;
     }
     const int class_ = class_number(labels, class_name, name->pos);
@@ -159,21 +249,16 @@ static void read_label(struct label_reading *labels, const struct tree *row) {
         return;
     if (weight != NULL)
         read_class_weight(labels, weight, class_);
+    label.class_ = (uint32_t)class_;
+    label.instances = read_instances(labels, row, instances, label.class_);
     if (have_value)
-        vec_push(&labels->rows, ((struct plan_label){.value = number, .class_ = (uint32_t)class_}));
-}
-
-static bool value_listed(const struct label_reading *labels, uint32_t value) {
-    const struct plan_model *settings = &labels->reader->model->settings;
-    for (size_t i = 0; i < labels->rows.count; i++)
-        if (labels->rows.items[i].value == value)
-            return true;
-    return settings->has_ignore && settings->ignore_value == value;
+        vec_push(&labels->rows, label);
 }
 
 /*
  * Written images need a value for every class. One known only as "other" gets 255, or the greatest
- * value below that has no row: to the reader of label images it means what it meant before.
+ * value below that has no row: to the reader of label images it means what it meant before, an
+ * object of its own where the class has instances.
  */
 static void give_other_a_value(struct label_reading *labels) {
     const size_t n = labels->rows.count;
@@ -185,11 +270,11 @@ static void give_other_a_value(struct label_reading *labels) {
             if (j != i && labels->rows.items[j].class_ == row.class_)
                 return;
         uint32_t value = 255;
-        while (value > 0 && value_listed(labels, value))
+        while (value > 0 && values_listed(labels, value, value))
             value--;
-        if (value_listed(labels, value))
+        if (values_listed(labels, value, value))
             return;
-        row.value = value;
+        row.value = row.last_value = value;
         vec_push(&labels->rows, labels->rows.items[i]);
         labels->rows.items[i] = row;
         return;
@@ -213,6 +298,30 @@ static void store_labels(struct label_reading *labels) {
     }
 }
 
+/* What must hold of all rows together. */
+static void check_label_table(const struct label_reading *labels, const struct tree *list) {
+    struct reader *reader = labels->reader;
+    bool is_background[CLASSES_MAX] = {false};
+    size_t n_background = 0;
+    float heaviest = 0;
+    for (size_t i = 0; i < labels->classes.count; i++)
+        heaviest = fmaxf(heaviest, labels->weights[i]);
+    for (size_t i = 0; i < labels->rows.count; i++)
+        is_background[labels->rows.items[i].class_] = !labels->rows.items[i].instances;
+    for (size_t i = 0; i < labels->classes.count; i++)
+        n_background += is_background[i];
+    if (labels->classes.count < 2) {
+        reader_error(reader, list->pos, "labels must name at least two classes, not %zu",
+                     labels->classes.count);
+    } else if (heaviest == 0) {
+        reader_error(reader, list->pos, "every class has the weight 0: there is nothing to learn");
+    } else if (n_background == 0) {
+        reader_error(reader, list->pos, "every class has instances: there is no background");
+        reader_hint(reader, "objects that touch are told apart by lines of a class without "
+                            "instances between them");
+    }
+}
+
 void settings_read_labels(struct reader *reader, const struct tree *list,
                           const struct variable *scope) {
     struct label_reading labels = {.reader = reader, .scope = scope};
@@ -229,14 +338,8 @@ void settings_read_labels(struct reader *reader, const struct tree *list,
     }
     for (size_t i = 0; i < list->count; i++)
         read_label(&labels, list->items[i]);
-    float heaviest = 0;
-    for (size_t i = 0; i < labels.classes.count; i++)
-        heaviest = fmaxf(heaviest, labels.weights[i]);
-    if (reader->diag->count == before && labels.classes.count < 2)
-        reader_error(reader, list->pos, "labels must name at least two classes, not %zu",
-                     labels.classes.count);
-    else if (reader->diag->count == before && heaviest == 0)
-        reader_error(reader, list->pos, "every class has the weight 0: there is nothing to learn");
+    if (reader->diag->count == before)
+        check_label_table(&labels, list);
     give_other_a_value(&labels);
     store_labels(&labels);
     vec_free(&labels.rows);
@@ -334,7 +437,6 @@ static void read_numbers(struct reader *reader, const struct tree *map,
         {"beta2", 0, 0.9999999, &model->beta2},
         {"epsilon", 1e-15, 1, &model->epsilon},
         {"weight_decay", 0, 1, &model->weight_decay},
-        {"grey", 0, 1, &settings->augment_grey},
     };
     for (size_t i = 0; i < ARRAY_LEN(fields); i++) {
         const struct tree *field = tree_get(map, fields[i].key);
@@ -350,6 +452,7 @@ static void read_numbers(struct reader *reader, const struct tree *map,
         {"batch", 1, 4096, &settings->batch},
         {"steps", 1, 1000000000, &settings->default_steps},
         {"warmup", 0, 1000000000, &settings->warmup_steps},
+        {"accumulate", 1, 4096, &settings->accumulate},
     };
     for (size_t i = 0; i < ARRAY_LEN(counts); i++) {
         const struct tree *field = tree_get(map, counts[i].key);
@@ -360,11 +463,27 @@ static void read_numbers(struct reader *reader, const struct tree *map,
     }
 }
 
+/* "uniform", "balanced", or a share between the two. */
+static void read_sampling(struct reader *reader, const struct tree *tree,
+                          const struct variable *scope) {
+    static const char *const names[] = {"uniform", "balanced"};
+    float *const share = &reader->model->settings.sample_balance;
+    const struct model_value value = tree->kind == TREE_SCALAR && !tree_is_empty(tree)
+                                         ? expr_value(reader, tree, scope)
+                                         : (struct model_value){.kind = MODEL_NUMBER};
+    int choice;
+    if (value.kind == MODEL_NUMBER)
+        field_float(reader, tree, scope, "sampling", 0, 1, share);
+    else if (value.kind == MODEL_TEXT &&
+             field_choice(reader, tree, scope, "sampling", names, ARRAY_LEN(names), &choice))
+        *share = (float)choice;
+}
+
 void settings_read_train(struct reader *reader, const struct tree *map,
                          const struct variable *scope, struct layer_init *init) {
     static const char *const keys[] = {
-        "optimiser", "learning_rate", "schedule", "warmup", "momentum", "beta1", "beta2",
-        "epsilon",   "weight_decay",  "batch",    "init",   "steps",    "flips", "grey"};
+        "optimiser", "learning_rate", "schedule", "warmup", "momentum", "beta1",      "beta2",
+        "epsilon",   "weight_decay",  "batch",    "init",   "steps",    "accumulate", "sampling"};
     static const char *const optimisers[] = {"sgd", "adam"};
     struct plan_model *settings = &reader->model->settings;
     if (!field_check(reader, map, "train", keys, ARRAY_LEN(keys)))
@@ -378,10 +497,10 @@ void settings_read_train(struct reader *reader, const struct tree *map,
     field = tree_get(map, "schedule");
     if (field != NULL)
         read_schedule(reader, field, scope);
+    field = tree_get(map, "sampling");
+    if (field != NULL)
+        read_sampling(reader, field, scope);
     field = tree_get(map, "init");
     if (field != NULL)
         settings_read_init(reader, field, scope, init);
-    field = tree_get(map, "flips");
-    if (field != NULL)
-        field_bool(reader, field, scope, "flips", &settings->augment_flips);
 }

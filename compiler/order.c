@@ -1,7 +1,7 @@
 /*
- * order.c: moves every update (SGD, ADAM) directly after the last node that reads the parameter or
- * makes its gradient. The gradient's memory is free from there on, so that the gradients of all
- * layers never exist at once. The order of all other nodes stays.
+ * order.c: moves every update (SGD, ADAM, ACCUMULATE) directly after the last node that reads what
+ * it changes or makes its gradient. The gradient's memory is free from there on, so that the
+ * gradients of all layers never exist at once. The order of all other nodes stays.
  */
 #include <stdlib.h>
 

@@ -9,9 +9,12 @@
 #include "compiler/ir.h"
 #include "compiler/model.h"
 
-/* update.c: appends one optimiser node per parameter, reading its gradient. */
+/* update.c: appends one optimiser node per parameter, reading its gradient and, where the model
+   averages batches, what is accumulated. accumulate_run: one node per parameter that adds its
+   gradient to that. */
 void update_run(struct graph *graph, const struct model *model,
                 const struct autodiff_result *gradients);
+void accumulate_run(struct graph *graph, const struct autodiff_result *gradients);
 
 /* fuse.c: activations into the convolution before them, their gradients into the data gradient
    before them, gradient sums into the uncropping that feeds them. */

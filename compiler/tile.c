@@ -360,6 +360,9 @@ static void choose_simple(enum kernel_id kernel, const union kernel_params *p, e
     case KERNEL_ID_adam:
         choose_each(variant, 1, p->adam.count, cls, tile);
         break;
+    case KERNEL_ID_accumulate:
+        choose_each(variant, 1, p->accumulate.count, cls, tile);
+        break;
     default: /* act_fwd, act_bwd, add: n and count come first */
         choose_each(variant, p->act_fwd.n, p->act_fwd.count, cls, tile);
         break;

@@ -1,11 +1,14 @@
 /*
- * update.c: the optimiser as nodes of the graph: one per parameter, after its gradient. The
- * learning rate is not an attribute: it changes from step to step and comes from the control block.
+ * update.c: what becomes of gradients, as nodes of the graph, one per parameter: the optimiser, or,
+ * for all but the last batch of an update, adding to the accumulated ones. The learning rate is not
+ * an attribute: it changes from step to step and comes from the control block.
  */
 #include "compiler/passes.h"
 
 static struct value *state_value(struct graph *graph, const struct value *param, int index) {
-    const char *name = arena_printf(graph->arena, "%s.state%d", param->name, index);
+    const char *name = index == STATE_ACCUMULATOR
+                           ? arena_printf(graph->arena, "%s.accumulated", param->name)
+                           : arena_printf(graph->arena, "%s.state%d", param->name, index);
     struct value *state = graph_value(graph, VALUE_STATE, name, param->shape);
     state->param = param->param;
     state->state_index = index;
@@ -21,6 +24,9 @@ static void append_update(struct graph *graph, const struct model *model, struct
     if (adam) {
         inputs[n_inputs++] = state_value(graph, param, 1);
     }
+    if (model->settings.accumulate > 1) {
+        inputs[n_inputs++] = state_value(graph, param, STATE_ACCUMULATOR);
+    }
     struct attr attr = {.momentum = model->momentum,
                         .beta1 = model->beta1,
                         .beta2 = model->beta2,
@@ -35,5 +41,16 @@ void update_run(struct graph *graph, const struct model *model,
                 const struct autodiff_result *gradients) {
     for (size_t i = 0; i < gradients->params.count; i++) {
         append_update(graph, model, gradients->params.items[i], gradients->gradients.items[i]);
+    }
+}
+
+void accumulate_run(struct graph *graph, const struct autodiff_result *gradients) {
+    for (size_t i = 0; i < gradients->params.count; i++) {
+        struct value *param = gradients->params.items[i];
+        struct value *inputs[] = {state_value(graph, param, STATE_ACCUMULATOR),
+                                  gradients->gradients.items[i]};
+        struct node *node =
+            graph_node(graph, OP_ACCUMULATE, param->name, 0, inputs, ARRAY_LEN(inputs), NULL);
+        vec_push(&graph->nodes, node);
     }
 }

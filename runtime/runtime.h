@@ -65,7 +65,8 @@ struct unet_session_options {
     const char *const *programs; /* names of the programs that will run; NULL: all. Memory is
                                     allocated for these only. */
     size_t n_programs;
-    bool profile; /* time stamps around every dispatch */
+    bool profile; /* time stamps around every dispatch; not together with stepped */
+    bool stepped; /* records can be run one by one: slower, to find where numbers go wrong */
 };
 
 /* Verifies the plan against the device, allocates the blocks, makes pipelines (through a cache on
@@ -87,6 +88,13 @@ bool unet_session_init_weights(struct unet_session *session, uint64_t seed, stru
    schedule (total_steps: the length of the run, for schedules that need it). */
 bool unet_session_set_step(struct unet_session *session, uint64_t seed, uint32_t step,
                            uint32_t total_steps, float learning_rate, struct err *err);
+/* The same before batch number `batch` (from 0) of an update that averages plan->model.accumulate
+   batches: all but the last run "accumulate", the last runs "train_step", which takes the mean of
+   the gradients of batches 0 .. batch. So an update may also be made of fewer batches; set_step is
+   batch 0. Every batch has random numbers of its own. ERR_USAGE: no such batch. */
+bool unet_session_set_batch(struct unet_session *session, uint64_t seed, uint32_t step,
+                            uint32_t batch, uint32_t total_steps, float learning_rate,
+                            struct err *err);
 
 /* Dense data of a port: image n*c*h*w floats, labels n*h*w uint32_t, weights n*h*w floats, probs
    n*k*h*w floats, loss LOSS_WORDS floats. size_bytes must be exact. */
@@ -98,6 +106,11 @@ bool unet_session_read(struct unet_session *session, const char *program, const 
 /* Runs a program to its end: replays its recorded command buffers, in several submissions when the
  * work is long. */
 bool unet_session_run(struct unet_session *session, const char *program, struct err *err);
+
+/* Runs one record of a program and waits for its end; ERR_USAGE without the stepped option. The
+   records of a program, run in order, do what unet_session_run does, to the bit. */
+bool unet_session_run_record(struct unet_session *session, const char *program, uint32_t record,
+                             struct err *err);
 
 /* Parameter number index of plan->params, dense in the shape of checkpoints (PyTorch's). state -1:
    the parameter, 0 or 1: its optimiser state. */
@@ -124,12 +137,35 @@ bool unet_session_read_tensor(struct unet_session *session, uint32_t tensor, voi
 bool unet_session_write_tensor(struct unet_session *session, uint32_t tensor, const void *data,
                                struct err *err);
 
+/* ---- scores of validation ---- */
+
+/* What held-out frames are scored by during training; docs/data.md has the definitions. */
+enum unet_score {
+    UNET_SCORE_LOSS,        /* weighted cross-entropy; lower is better, as for pixel_error */
+    UNET_SCORE_PIXEL_ERROR, /* 1 - largest F1 of the last class over all thresholds */
+    UNET_SCORE_IOU,         /* of the last class */
+    UNET_SCORE_MEAN_IOU,    /* of the classes that occur */
+    UNET_SCORE_DICE,        /* of the last class */
+    UNET_SCORE_SEG,         /* of objects; of models without instance labels only when chosen */
+    UNET_SCORE_V_RAND,      /* after border thinning; costs time, computed only when chosen */
+    UNET_SCORE_COUNT
+};
+
+const char *unet_score_name(enum unet_score score); /* "loss", "pixel_error", "iou", ... */
+/* The score of a name; ERR_USAGE lists the names. */
+bool unet_score_find(const char *name, enum unet_score *score_out, struct err *err);
+/* False where either is not a number, but a number is better than an infinite best. */
+bool unet_score_is_better(enum unet_score score, double value, double best);
+
 /* ---- checkpoints (safetensors, PyTorch shapes) ---- */
 
 struct unet_checkpoint_info {
     uint64_t seed;
     uint32_t step, total_steps; /* step: the next one to run */
-    double best_score;          /* lowest validation loss so far; infinity when none */
+    enum unet_score best_by;    /* what best_score is a value of */
+    double best_score;          /* the best so far; infinite when none */
+    uint32_t best_step;         /* steps done when it was reached; 0: none */
+    uint32_t idle_validations;  /* validations since then */
 };
 
 bool unet_checkpoint_save(struct unet_session *session, const char *path,
@@ -138,6 +174,16 @@ bool unet_checkpoint_save(struct unet_session *session, const char *path,
  * is named. info may be NULL. */
 bool unet_checkpoint_load(struct unet_session *session, const char *path, bool with_state,
                           struct unet_checkpoint_info *info, struct err *err);
+/*
+ * Weights alone, to start another training from: of a checkpoint or of any file with tensors of
+ * these names, such as PyTorch's. Optimiser state in the file is passed over. Where the file has
+ * another number of classes, the layer that scores the classes (the model's last) keeps the weights
+ * it has in the session, so initialise them first; *fresh_layer_out, when not NULL, is its name,
+ * freed by the caller, or NULL when everything was loaded. Any other difference is an error that
+ * names the tensors; then nothing has changed.
+ */
+bool unet_checkpoint_load_weights(struct unet_session *session, const char *path,
+                                  char **fresh_layer_out, struct err *err);
 
 /* ---- training ---- */
 
@@ -146,28 +192,56 @@ struct unet_train_progress {
     double loss, accuracy, learning_rate;
     double seconds; /* since the start of this run */
     bool has_validation;
-    double validation_loss, validation_pixel_error,
-        validation_iou; /* of the last class; see docs/data.md */
+    double scores[UNET_SCORE_COUNT]; /* with validation; NaN: undefined or not computed */
+};
+
+enum unet_train_end {
+    UNET_TRAIN_COMPLETE,    /* all steps are done */
+    UNET_TRAIN_INTERRUPTED, /* by unet_train_stop */
+    UNET_TRAIN_EARLY        /* patience ran out */
+};
+
+struct unet_train_result {
+    enum unet_train_end end;
+    struct unet_checkpoint_info info; /* of last.safetensors, if steps_done > 0 */
+    uint32_t steps_done;              /* by this run */
 };
 
 struct unet_train_options {
     const char *data_dir, *out_dir;
-    const char *val_dir, *val_frames; /* at most one; NULL: no validation */
-    uint32_t steps;                   /* 0: the model's default */
-    uint64_t seed;                    /* with resume, 0: that of the checkpoint */
-    const char *resume;               /* checkpoint, or NULL */
-    uint32_t validate_every;          /* steps; 0: about 10 times in the run */
-    uint32_t checkpoint_every;        /* steps; 0: with each validation, and at the end */
+    const char *frames; /* only these of data_dir, held out ones included; NULL: all */
+    /* What is held out for validation: one of the three, or nothing. */
+    const char *val_dir;    /* another directory, laid out like data_dir; or NULL */
+    const char *val_frames; /* frames of data_dir (dataset_select); or NULL */
+    uint32_t folds, fold;   /* block number fold, from 1, of so many equal contiguous blocks of
+                               data_dir's frames, in the order of their names; 0 and 0: none */
+    uint32_t steps;         /* 0: the model's default; with resume that of the checkpoint */
+    uint64_t seed;          /* with resume, 0: that of the checkpoint */
+    /* Where to begin: at most one; both NULL: with new weights. */
+    const char *resume;        /* checkpoint of a run to continue; or NULL */
+    const char *init_from;     /* weights to start a new run from: unet_checkpoint_load_weights */
+    uint32_t validate_every;   /* steps; 0: about 10 times in the run */
+    uint32_t checkpoint_every; /* steps; 0: with each validation, and at the end */
+    uint32_t loader_threads;   /* that prepare samples; 0: chosen. No result depends on it. */
+    const char *best;          /* name of the score that chooses best.safetensors; NULL: that of
+                                  the checkpoint with resume, else "loss" */
+    uint32_t patience;         /* ends after so many validations without a better one; 0: never */
     void (*progress)(const struct unet_train_progress *progress,
                      void *user); /* after each step; may be NULL */
     void *user;
 };
 
-/* Trains; writes out_dir/metrics.csv, last.safetensors, best.safetensors. A run interrupted by
- * SIGINT or SIGTERM (the tools set unet_train_stop) finishes its step, saves last.safetensors and
- * returns true. A loss that is not finite is an error. */
+/*
+ * Trains; writes out_dir/metrics.csv, last.safetensors and, with validation data, best.safetensors;
+ * docs/training.md describes them and the messages on stderr. A run interrupted by SIGINT or
+ * SIGTERM (the tools set unet_train_stop) finishes its step, saves last.safetensors and returns
+ * true, as does one that runs out of patience. Numbers that are not finite are an error: steps
+ * since the last time everything was finite are repeated to name the step and the layer where that
+ * began. result_out may be NULL; it is filled when true is returned.
+ */
 bool unet_train(struct unet_device *device, const struct plan *plan,
-                const struct unet_train_options *options, struct err *err);
+                const struct unet_train_options *options, struct unet_train_result *result_out,
+                struct err *err);
 extern volatile int unet_train_stop;
 
 /* ---- inference ---- */

@@ -17,9 +17,72 @@ struct unet_session {
     struct exec *exec;
     bool *programs; /* plan->n_programs: which ones are open */
     bool profile;
+    struct stepped *stepped; /* NULL: programs run as a whole */
     uint64_t block_bytes[PLAN_BLOCK_COUNT];
     float *packed; /* room for the largest parameter in the kernels' layout */
 };
+
+/* ---- one record at a time ---- */
+
+/*
+ * The plan as an executor sees it in a stepped session: every record is a program of its own, and
+ * waits for all before. The tensors are the plan's. It was verified as the whole it is a copy of.
+ */
+struct stepped {
+    struct plan plan;
+    struct plan_program *programs;
+    struct plan_record *records;
+    bool *flags;
+    uint32_t *first; /* plan->n_programs: the place of each one's first record in programs */
+};
+
+static void stepped_free(struct stepped *stepped) {
+    if (stepped == NULL)
+        return;
+    free(stepped->programs);
+    free(stepped->records);
+    free(stepped->flags);
+    free(stepped->first);
+    free(stepped);
+}
+
+static void stepped_fill(struct stepped *stepped, const struct plan *plan, const bool *open) {
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < plan->n_programs; i++) {
+        stepped->first[i] = count;
+        for (uint32_t k = 0; k < plan->programs[i].n_records; k++, count++) {
+            stepped->records[count] = plan->programs[i].records[k];
+            stepped->records[count].barrier = true;
+            stepped->programs[count] = plan->programs[i];
+            stepped->programs[count].n_records = 1;
+            stepped->programs[count].records = &stepped->records[count];
+            stepped->flags[count] = open[i];
+        }
+    }
+    stepped->plan = *plan;
+    stepped->plan.n_programs = count;
+    stepped->plan.programs = stepped->programs;
+}
+
+static struct stepped *stepped_new(const struct plan *plan, const bool *open) {
+    size_t count = 1;
+    for (uint32_t i = 0; i < plan->n_programs; i++)
+        count += plan->programs[i].n_records;
+    struct stepped *stepped = calloc(1, sizeof(*stepped));
+    if (stepped == NULL)
+        return NULL;
+    stepped->programs = calloc(count, sizeof(*stepped->programs));
+    stepped->records = calloc(count, sizeof(*stepped->records));
+    stepped->flags = calloc(count, sizeof(*stepped->flags));
+    stepped->first = calloc(MAX(plan->n_programs, 1u), sizeof(*stepped->first));
+    if (stepped->programs != NULL && stepped->records != NULL && stepped->flags != NULL &&
+        stepped->first != NULL) {
+        stepped_fill(stepped, plan, open);
+        return stepped;
+    }
+    stepped_free(stepped);
+    return NULL;
+}
 
 /* ---- opening ---- */
 
@@ -75,8 +138,15 @@ static bool open_session(struct unet_session *session, const struct unet_session
                   "plan of %s: a tensor is longer than a descriptor of %s may be, so "
                   "buffer addresses are used",
                   plan->model.name, limits.device);
-    session->profile = options != NULL && options->profile;
+    session->profile = options != NULL && options->profile && !options->stepped;
     request.programs = session->programs;
+    if (options != NULL && options->stepped) {
+        session->stepped = stepped_new(plan, session->programs);
+        if (session->stepped == NULL)
+            return err_set(err, ERR_DEVICE, "out of memory for a session");
+        request.plan = &session->stepped->plan;
+        request.programs = session->stepped->flags;
+    }
     request.profile = session->profile;
     memcpy(request.block_bytes, session->block_bytes, sizeof(request.block_bytes));
     return exec_open(session->device, &request, &session->exec, err);
@@ -104,6 +174,7 @@ void unet_session_close(struct unet_session *session) {
         return;
     if (session->exec != NULL)
         session->exec->ops->close(session->exec);
+    stepped_free(session->stepped);
     free(session->packed);
     free(session->programs);
     free(session);
@@ -146,10 +217,14 @@ static double adam_bias(float beta, uint32_t step) {
     return beta > 0.0f ? -expm1(((double)step + 1.0) * log((double)beta)) : 1.0;
 }
 
-bool unet_session_set_step(struct unet_session *session, uint64_t seed, uint32_t step,
-                           uint32_t total_steps, float learning_rate, struct err *err) {
+bool unet_session_set_batch(struct unet_session *session, uint64_t seed, uint32_t step,
+                            uint32_t batch, uint32_t total_steps, float learning_rate,
+                            struct err *err) {
     const struct plan_model *model = &session->plan->model;
+    const uint32_t batches = MAX(model->accumulate, 1u); /* 0: a plan of bare kernels */
     uint32_t words[CONTROL_WORDS] = {0};
+    if (batch >= batches)
+        return err_set(err, ERR_USAGE, "batch %u of an update that takes %u", batch, batches);
     if (session->block_bytes[PLAN_BLOCK_CONTROL] < sizeof(words))
         return session->block_bytes[PLAN_BLOCK_CONTROL] == 0 ||
                err_set(err, ERR_INPUT, "the plan's control block holds %llu bytes, %zu are needed",
@@ -158,7 +233,8 @@ bool unet_session_set_step(struct unet_session *session, uint64_t seed, uint32_t
         learning_rate = schedule_learning_rate(model, step, total_steps);
     words[CONTROL_SEED_LO] = (uint32_t)seed;
     words[CONTROL_SEED_HI] = (uint32_t)(seed >> 32);
-    words[CONTROL_STEP] = step;
+    words[CONTROL_STEP] = step * batches + batch;
+    words[CONTROL_ACCUMULATED] = batch;
     words[CONTROL_LEARNING_RATE] = float_bits((double)learning_rate);
     words[CONTROL_ADAM_BIAS1] = float_bits(adam_bias(model->beta1, step));
     words[CONTROL_ADAM_BIAS2] = float_bits(adam_bias(model->beta2, step));
@@ -166,10 +242,39 @@ bool unet_session_set_step(struct unet_session *session, uint64_t seed, uint32_t
                                       err);
 }
 
+bool unet_session_set_step(struct unet_session *session, uint64_t seed, uint32_t step,
+                           uint32_t total_steps, float learning_rate, struct err *err) {
+    return unet_session_set_batch(session, seed, step, 0, total_steps, learning_rate, err);
+}
+
+static bool run_record(struct unet_session *session, uint32_t program, uint32_t record,
+                       struct err *err) {
+    return session->exec->ops->run(session->exec, session->stepped->first[program] + record, err);
+}
+
 bool unet_session_run(struct unet_session *session, const char *program, struct err *err) {
     uint32_t index = 0;
-    return find_program(session, program, &index, err) &&
-           session->exec->ops->run(session->exec, index, err);
+    if (!find_program(session, program, &index, err))
+        return false;
+    if (session->stepped == NULL)
+        return session->exec->ops->run(session->exec, index, err);
+    for (uint32_t i = 0; i < session->plan->programs[index].n_records; i++)
+        if (!run_record(session, index, i, err))
+            return false;
+    return true;
+}
+
+bool unet_session_run_record(struct unet_session *session, const char *program, uint32_t record,
+                             struct err *err) {
+    uint32_t index = 0;
+    if (!find_program(session, program, &index, err))
+        return false;
+    if (session->stepped == NULL)
+        return err_set(err, ERR_USAGE, "the session was not opened to run single records");
+    const uint32_t count = session->plan->programs[index].n_records;
+    if (record >= count)
+        return err_set(err, ERR_USAGE, "record %u: program %s has %u", record, program, count);
+    return run_record(session, index, record, err);
 }
 
 bool unet_session_profile(struct unet_session *session, const char *program, uint64_t *times_ns,

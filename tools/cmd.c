@@ -72,6 +72,17 @@ const char *cmd_format_count(uint64_t count, char *text, size_t room) {
     return text;
 }
 
+const char *cmd_format_duration(double seconds, char *text, size_t room) {
+    const unsigned long total = seconds < 0 ? 0 : (unsigned long)(seconds + 0.5);
+    if (total >= 3600)
+        snprintf(text, room, "%lu h %02lu min", total / 3600, total / 60 % 60);
+    else if (total >= 60)
+        snprintf(text, room, "%lu min %02lu s", total / 60, total % 60);
+    else
+        snprintf(text, room, "%lu s", total);
+    return text;
+}
+
 bool cmd_device_open(const struct cli_common *common, struct unet_device **out, struct err *err) {
     const struct unet_device_options options = {.select = common->device,
                                                 .threads = common->threads};

@@ -13,7 +13,7 @@
 #include "tools/cli.h"
 
 extern const struct cli_command cmd_devices, cmd_info, cmd_train, cmd_infer, cmd_eval, cmd_bench,
-    cmd_sample;
+    cmd_sample, cmd_augment;
 
 /* Prints one JSON object on stdout and releases it. */
 bool cmd_print_json(json_t *object, struct err *err);
@@ -33,6 +33,8 @@ bool cmd_device_open(const struct cli_common *common, struct unet_device **out, 
 const char *cmd_format_bytes(uint64_t size_bytes, char *text, size_t room);
 /* "31,030,658" in a buffer of the caller. */
 const char *cmd_format_count(uint64_t count, char *text, size_t room);
+/* "1 h 02 min", "3 min 20 s", "7 s" in a buffer of the caller. */
+const char *cmd_format_duration(double seconds, char *text, size_t room);
 
 /* A plan on a device with weights from a checkpoint, for inference. Zeroed: nothing open. */
 struct cmd_network {

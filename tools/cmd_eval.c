@@ -1,7 +1,6 @@
 /*
  * cmd_eval.c: unetrun eval: scores of a trained network on images with labels.
  */
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,14 +9,18 @@
 #include "common/file.h"
 #include "common/log.h"
 #include "runtime/data/dataset.h"
+#include "runtime/data/instances.h"
+#include "runtime/data/memory.h"
 #include "runtime/data/overlay.h"
 #include "runtime/train/metrics.h"
 #include "tools/cmd.h"
+#include "tools/eval_report.h"
 
 struct eval_values {
     struct cli_common common;
-    const char *weights, *data, *frames, *metric, *tta, *overlay;
-    bool json;
+    const char *weights, *data, *frames, *metric, *tta, *overlay, *csv;
+    uint32_t min_size;
+    bool fill_holes, json;
 };
 
 static const struct cli_option eval_options[] = {
@@ -27,91 +30,23 @@ static const struct cli_option eval_options[] = {
      "images/STEM.{png,tif} with labels/STEM.{png,tif}, or the stacks images.tif and labels.tif"},
     {"frames", 0, CLI_TEXT, "LIST", offsetof(struct eval_values, frames), false, NULL,
      "only these stems or page numbers: 09-11,24-26"},
-    {"metric", 0, CLI_CHOICE, "em", offsetof(struct eval_values, metric), false, "em",
-     "em: pixel error, intersection over union, V_Rand and V_Info"},
+    {"metric", 0, CLI_CHOICE, "em|instances", offsetof(struct eval_values, metric), false, NULL,
+     "em: pixel, Rand and warping error, V_Rand, V_Info; instances: SEG, DET, F1 of objects, "
+     "merged and split ones; both: intersection over union, Dice (default: instances when the "
+     "model's labels tell objects apart, else em)"},
+    {"min-size", 0, CLI_COUNT, "N", offsetof(struct eval_values, min_size), false, NULL,
+     "instances: leave out predicted objects of fewer pixels"},
+    {"fill-holes", 0, CLI_FLAG, NULL, offsetof(struct eval_values, fill_holes), false, NULL,
+     "instances: fill the holes of predicted objects"},
     {"tta", 0, CLI_CHOICE, "1|4|8", offsetof(struct eval_values, tta), false, "1",
      "average over 4 mirrored, or 8 mirrored and turned copies"},
     {"overlay", 0, CLI_TEXT, "DIR", offsetof(struct eval_values, overlay), false, NULL,
      "also STEM.png, for people: image, labels and prediction side by side"},
+    {"csv", 0, CLI_TEXT, "FILE", offsetof(struct eval_values, csv), false, NULL,
+     "also the scores of each image, one row each"},
     {"json", 0, CLI_FLAG, NULL, offsetof(struct eval_values, json), false, NULL,
      "print one JSON object"},
 };
-
-static const char *class_name(const struct plan_model *model, uint32_t class_) {
-    for (uint32_t i = 0; i < model->n_labels; i++)
-        if (model->labels[i].class_ == class_)
-            return model->labels[i].name;
-    return "";
-}
-
-/* JSON has no NaN: a score that does not exist is null. */
-static json_t *score(double value) {
-    return isfinite(value) ? json_real(value) : json_null();
-}
-
-static json_t *describe_classes(const struct plan_model *model,
-                                const struct metrics_result *result) {
-    json_t *classes = json_array();
-    for (uint32_t k = 0; k < model->n_classes; k++)
-        json_array_append_new(classes,
-                              json_pack("{s:i, s:s, s:o, s:I, s:I}", "class", (int)k, "name",
-                                        class_name(model, k), "iou", score(result->iou[k]),
-                                        "labelled_pixels", (json_int_t)result->labelled[k],
-                                        "predicted_pixels", (json_int_t)result->predicted[k]));
-    return classes;
-}
-
-static bool print_json(const struct plan_model *model, const struct metrics *metrics,
-                       struct err *err) {
-    struct metrics_result result = metrics_finish(metrics);
-    json_t *object = json_pack(
-        "{s:s, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}",
-        "metric", "em", "images", (json_int_t)metrics->n_images, "pixels",
-        (json_int_t)metrics->n_pixels, "ignored_pixels", (json_int_t)metrics->n_ignored,
-        "pixel_error", score(result.pixel_error), "pixel_threshold", score(result.pixel_threshold),
-        "pixel_accuracy", score(result.accuracy), "mean_iou", score(result.mean_iou), "v_rand",
-        score(result.v_rand), "v_rand_threshold", score(result.v_rand_threshold), "v_rand_split",
-        score(result.v_rand_split), "v_rand_merge", score(result.v_rand_merge), "v_info",
-        score(result.v_info), "v_info_threshold", score(result.v_info_threshold), "iou",
-        score(result.iou[model->n_classes - 1]), "classes", describe_classes(model, &result));
-    metrics_result_free(&result);
-    return cmd_print_json(object, err);
-}
-
-static void print_score(const char *name, double value, const char *format, double threshold) {
-    if (!isfinite(value)) {
-        printf("%-16s none\n", name);
-        return;
-    }
-    printf("%-16s %.4f", name, value);
-    if (isfinite(threshold))
-        printf(format, threshold);
-    printf("\n");
-}
-
-static void print_table(const struct plan_model *model, const struct metrics *metrics) {
-    struct metrics_result result = metrics_finish(metrics);
-    const char *last = class_name(model, model->n_classes - 1);
-    char label[64];
-    printf("images           %llu, %llu pixels", (unsigned long long)metrics->n_images,
-           (unsigned long long)metrics->n_pixels);
-    if (metrics->n_ignored > 0)
-        printf(", %llu more ignored", (unsigned long long)metrics->n_ignored);
-    printf("\n");
-    snprintf(label, sizeof(label), "  (1 - largest F1 of class %.20s, at %%.3f)", last);
-    print_score("pixel error", result.pixel_error, label, result.pixel_threshold);
-    print_score("pixel accuracy", result.accuracy, "", NAN);
-    print_score("V_Rand", result.v_rand, "  (at %.1f)", result.v_rand_threshold);
-    print_score("V_Info", result.v_info, "  (at %.1f)", result.v_info_threshold);
-    print_score("mean IoU", result.mean_iou, "", NAN);
-    for (uint32_t k = 0; k < model->n_classes; k++) {
-        snprintf(label, sizeof(label), "IoU %.40s", class_name(model, k));
-        print_score(label, result.iou[k], "", NAN);
-    }
-    if (result.one_class_only)
-        log_print(LOG_WARNING, "every pixel is predicted as the same class");
-    metrics_result_free(&result);
-}
 
 /* Names of frames may hold a '/' (pages of a stack inside images/). */
 static bool write_overlay(const char *directory, const struct dataset_frame *frame, int channels,
@@ -131,10 +66,11 @@ static bool write_overlay(const char *directory, const struct dataset_frame *fra
         .height = frame->height,
         .channels = channels,
         .image = frame->image,
-        .labels = frame->classes,
+        .labels = dataset_labelled(frame),
         .weights = frame->weights,
         .prediction = classes,
         .n_classes = n_classes,
+        .label_objects = frame->instances,
     };
     const bool good = overlay_write(path, &overlay, err);
     free(classes);
@@ -142,18 +78,33 @@ static bool write_overlay(const char *directory, const struct dataset_frame *fra
 }
 
 static bool score_frame(const struct eval_values *values, const struct cmd_network *network,
-                        const struct dataset_frame *frame, struct metrics *metrics,
-                        struct err *err) {
+                        const struct dataset *data, const struct dataset_frame *frame,
+                        struct eval_report *report, struct err *err) {
     const struct plan_model *model = &network->plan->model;
     const size_t pixels = (size_t)frame->width * (size_t)frame->height;
+    struct eval_counts *counts = &report->images[report->n_images];
     float *probs = malloc(pixels * model->n_classes * sizeof(float));
     if (probs == NULL)
         return err_set(err, ERR_INPUT, "%s: no memory for its probabilities", frame->name);
+    const struct instances_options options = {
+        .background = data->background,
+        .min_pixels = values->min_size,
+        .fill_holes = values->fill_holes,
+    };
     bool good = unet_infer(network->session, frame->image, (uint32_t)frame->height,
                            (uint32_t)frame->width, atoi(values->tta), probs, err) ||
                 err_prefix(err, "%s", frame->name);
-    if (good)
-        metrics_add(metrics, probs, frame->classes, frame->weights, frame->width, frame->height);
+    if (good) {
+        counts->name = frame->name;
+        metrics_init(&counts->pixels, model->n_classes, report->all.pixels.extras);
+        metrics_add(&counts->pixels, probs, dataset_labelled(frame), frame->weights, frame->width,
+                    frame->height);
+        if (report->instances)
+            instance_metrics_add_frame(&counts->objects, frame, probs, model->n_classes, &options);
+        metrics_merge(&report->all.pixels, &counts->pixels);
+        instance_metrics_merge(&report->all.objects, &counts->objects);
+        report->n_images++;
+    }
     if (good && values->overlay != NULL)
         good = write_overlay(values->overlay, frame, (int)model->channels, model->n_classes, probs,
                              err);
@@ -161,23 +112,61 @@ static bool score_frame(const struct eval_values *values, const struct cmd_netwo
     return good;
 }
 
+static bool has_ids(const struct plan_model *model) {
+    for (uint32_t i = 0; i < model->n_labels; i++)
+        if (model->labels[i].instances)
+            return true;
+    return false;
+}
+
+static struct eval_report new_report(const struct eval_values *values,
+                                     const struct plan_model *model, size_t n_frames) {
+    struct eval_report report = {.model = model, .has_ids = has_ids(model)};
+    report.instances =
+        values->metric != NULL ? strcmp(values->metric, "instances") == 0 : report.has_ids;
+    report.images = memory_new(n_frames, sizeof(*report.images));
+    metrics_init(&report.all.pixels, model->n_classes,
+                 report.instances ? 0 : METRICS_REGIONS | METRICS_WARPING);
+    return report;
+}
+
+static void free_report(struct eval_report *report) {
+    for (size_t i = 0; i < report->n_images; i++)
+        metrics_free(&report->images[i].pixels);
+    metrics_free(&report->all.pixels);
+    free(report->images);
+}
+
 static bool score_frames(const struct eval_values *values, const struct cmd_network *network,
                          const struct dataset *data, struct err *err) {
-    const struct plan_model *model = &network->plan->model;
-    struct metrics metrics;
-    metrics_init(&metrics, model->n_classes, true);
+    struct eval_report report = new_report(values, &network->plan->model, data->n_frames);
     bool good = true;
     for (size_t i = 0; good && i < data->n_frames; i++) {
-        good = score_frame(values, network, &data->frames[i], &metrics, err);
+        good = score_frame(values, network, data, &data->frames[i], &report, err);
         if (good)
             log_print(LOG_INFO, "%s (%zu of %zu)", data->frames[i].name, i + 1, data->n_frames);
     }
+    if (good && values->csv != NULL)
+        good = eval_report_write_csv(&report, values->csv, err);
     if (good && values->json)
-        good = print_json(model, &metrics, err);
+        good = eval_report_print_json(&report, err);
     else if (good)
-        print_table(model, &metrics);
-    metrics_free(&metrics);
+        eval_report_print(&report);
+    free_report(&report);
     return good;
+}
+
+/* Options that would do nothing are mistakes. */
+static bool check_options(const struct eval_values *values, const struct plan_model *model,
+                          struct err *err) {
+    const bool instances =
+        values->metric != NULL ? strcmp(values->metric, "instances") == 0 : has_ids(model);
+    const char *option = values->fill_holes ? "--fill-holes" : "--min-size";
+    if (instances || (!values->fill_holes && values->min_size == 0))
+        return true;
+    return err_set(err, ERR_USAGE, "%s is about objects, which --metric em does not score",
+                   option) ||
+           err_hint(err, "add --metric instances");
 }
 
 static bool load_data(const struct eval_values *values, const struct plan_model *model,
@@ -197,6 +186,7 @@ static bool run_eval(const void *data, struct err *err) {
     struct dataset frames = {0};
     struct cmd_network network = {0};
     bool good = plan_load(values->common.operands.items[0], &plan, err) &&
+                check_options(values, &plan->model, err) &&
                 load_data(values, &plan->model, &frames, err) &&
                 cmd_network_open(plan, &values->common, values->weights, &network, err) &&
                 (values->overlay == NULL || file_make_directories(values->overlay, err)) &&
@@ -211,7 +201,8 @@ const struct cli_command cmd_eval = {
     .name = "eval",
     .summary = "Scores a trained network on images with labels.",
     .details = "Pixels of all images count together; ignored pixels do not count. A class that "
-               "occurs neither in\nthe labels nor in the predictions has no IoU.",
+               "occurs neither in\nthe labels nor in the predictions has no IoU. docs/data.md "
+               "defines every score and lists the keys\nof --json and --csv.",
     .operands = "FILE.plan",
     .options = eval_options,
     .n_options = ARRAY_LEN(eval_options),

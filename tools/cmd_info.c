@@ -70,11 +70,33 @@ static json_t *describe_labels(const struct plan_model *model) {
     json_t *labels = json_array();
     for (uint32_t i = 0; i < model->n_labels; i++)
         json_array_append_new(labels,
-                              json_pack("{s:o, s:i, s:s, s:f}", "value",
-                                        describe_value(model->labels[i].value), "class",
+                              json_pack("{s:o, s:o, s:i, s:s, s:f, s:b}", "value",
+                                        describe_value(model->labels[i].value), "last_value",
+                                        describe_value(model->labels[i].last_value), "class",
                                         (int)model->labels[i].class_, "name", model->labels[i].name,
-                                        "weight", (double)model->labels[i].weight));
+                                        "weight", (double)model->labels[i].weight, "instances",
+                                        (int)model->labels[i].instances));
     return labels;
+}
+
+static json_t *describe_augment(const struct plan_augment *a) {
+    return json_pack(
+        "{s:i, s:f, s:f, s:f, s:f, s:f, s:[f,f], s:f, s:f, s:b, s:s, s:f, s:f, "
+        "s:[f,f], s:f}",
+        "elastic_grid", (int)a->elastic_grid, "elastic_sigma", (double)a->elastic_sigma,
+        "elastic_probability", (double)a->elastic_probability, "rotate_degrees",
+        (double)a->rotate_degrees, "rotate_step", (double)a->rotate_step, "rotate_probability",
+        (double)a->rotate_probability, "scale", (double)a->scale_min, (double)a->scale_max,
+        "scale_probability", (double)a->scale_probability, "mirror_probability",
+        (double)a->mirror_probability, "shift", (int)a->shift, "interpolation",
+        a->cubic ? "cubic" : "linear", "grey_black", (double)a->grey_black, "grey_white",
+        (double)a->grey_white, "grey_slope", (double)a->grey_slope_min, (double)a->grey_slope_max,
+        "grey_probability", (double)a->grey_probability);
+}
+
+static json_t *describe_weights(const struct plan_weights *weights) {
+    return json_pack("{s:f, s:f, s:f}", "balance", (double)weights->balance, "border",
+                     (double)weights->border, "sigma", (double)weights->sigma);
 }
 
 static json_t *describe_plan(const struct plan *plan) {
@@ -89,9 +111,11 @@ static json_t *describe_plan(const struct plan *plan) {
         snprintf(key, sizeof(key), "%s_bytes", block_names[i]);
         json_object_set_new(memory, key, json_integer((json_int_t)plan->block_bytes[i]));
     }
+    json_object_set_new(memory, "accumulator_bytes",
+                        json_integer((json_int_t)plan_accumulator_bytes(plan)));
     return json_pack(
         "{s:s, s:s, s:s, s:s, s:i, s:[i,i,i,i], s:[i,i,i,i], s:[i,i], s:[i,i], s:s, s:s, s:f, s:s, "
-        "s:i, s:o, s:I, s:i, s:o, s:o}",
+        "s:i, s:i, s:f, s:o, s:o, s:o, s:I, s:i, s:o, s:o}",
         "model", model->name, "source", model->source, "overrides", model->overrides, "model_hash",
         hash, "batch", (int)model->batch, "input", (int)model->batch, (int)model->channels,
         (int)model->in_h, (int)model->in_w, "output", (int)model->batch, (int)model->n_classes,
@@ -100,7 +124,9 @@ static json_t *describe_plan(const struct plan *plan) {
         normalise_names[model->normalise], "optimiser",
         model->optimiser == PLAN_OPTIMISER_ADAM ? "adam" : "sgd", "learning_rate",
         (double)model->learning_rate, "schedule", schedule_names[model->schedule], "default_steps",
-        (int)model->default_steps, "labels", describe_labels(model), "parameters",
+        (int)model->default_steps, "accumulate", (int)model->accumulate, "sample_balance",
+        (double)model->sample_balance, "augment", describe_augment(&model->augment), "weights",
+        describe_weights(&model->weights), "labels", describe_labels(model), "parameters",
         (json_int_t)cmd_count_parameters(plan), "parameter_tensors", (int)plan->n_params,
         "programs", programs, "memory", memory);
 }
@@ -114,7 +140,7 @@ static void format_value(uint32_t value, char *text, size_t size_bytes) {
 
 static void print_model(const struct plan *plan) {
     const struct plan_model *model = &plan->model;
-    char text[32];
+    char text[512];
     printf("model        %s, from %s%s%s\n", model->name, model->source,
            model->overrides[0] != '\0' ? ", with " : "", model->overrides);
     printf("model hash   %016" PRIx64 "\n", model->hash);
@@ -127,12 +153,14 @@ static void print_model(const struct plan *plan) {
     printf("training     %s, rate %g (%s), %u steps by default\n",
            model->optimiser == PLAN_OPTIMISER_ADAM ? "Adam" : "SGD", (double)model->learning_rate,
            schedule_names[model->schedule], model->default_steps);
+    printf("update       the mean gradient of %u batch%s\n", model->accumulate,
+           model->accumulate == 1 ? "" : "es");
+    printf("augment      %s\n", plan_describe_augment(&model->augment, text, sizeof(text)));
+    printf("weights      %s\n", plan_describe_weights(&model->weights, text, sizeof(text)));
     printf("labels       ");
-    for (uint32_t i = 0; i < model->n_labels; i++) {
-        format_value(model->labels[i].value, text, sizeof(text));
-        printf("%s%s = %s (class %u, weight %g)", i > 0 ? ", " : "", text, model->labels[i].name,
-               model->labels[i].class_, (double)model->labels[i].weight);
-    }
+    for (uint32_t i = 0; i < model->n_labels; i++)
+        printf("%s%s", i > 0 ? ", " : "",
+               plan_describe_label(&model->labels[i], text, sizeof(text)));
     if (model->has_ignore) {
         format_value(model->ignore_value, text, sizeof(text));
         printf(", %s ignored", text);
@@ -170,6 +198,9 @@ static void print_memory(const struct plan *plan) {
     for (int i = 0; i < PLAN_BLOCK_COUNT; i++)
         printf("  %-8s %12s\n", block_names[i],
                cmd_format_bytes(plan->block_bytes[i], text, sizeof(text)));
+    if (plan_accumulator_bytes(plan) > 0)
+        printf("  %-8s %12s of the state: gradients of earlier batches\n", "",
+               cmd_format_bytes(plan_accumulator_bytes(plan), text, sizeof(text)));
 }
 
 static bool run_info(const void *data, struct err *err) {

@@ -32,12 +32,13 @@ static char *name_page(const char *path, size_t page, size_t n_pages) {
 }
 
 static bool check_page(struct image_file *file, const char *path, size_t page,
-                       const struct plan_model *model, struct err *err) {
+                       const struct plan_model *model, double *pixels_out, struct err *err) {
     struct image image;
     struct tile_grid grid;
     if (!image_file_read(file, page, IMAGE_PICTURE, &image, err))
         return false;
     bool good = true;
+    *pixels_out = (double)image.width * image.height;
     if ((uint32_t)image.channels != model->channels) {
         good = err_set(err, ERR_INPUT, "%s: the model takes %s images, this one is %s", path,
                        model->channels == 1 ? "grey" : "RGB", image.channels == 1 ? "grey" : "RGB");
@@ -53,13 +54,20 @@ static bool check_page(struct image_file *file, const char *path, size_t page,
 static bool add_file(const char *path, const struct plan_model *model, struct page_list *list,
                      struct err *err) {
     struct image_file *file;
+    struct stat info;
     if (!image_file_open(path, &file, err))
         return false;
     const size_t n_pages = image_file_pages(file);
-    bool good = true;
+    bool good = stat(path, &info) == 0;
+    if (!good)
+        err_set(err, ERR_IO, "%s: cannot be found any more", path);
     for (size_t page = 0; good && page < n_pages; page++) {
-        good = check_page(file, path, page, model, err);
-        const struct infer_page item = {path, page, good ? name_page(path, page, n_pages) : NULL};
+        struct infer_page item = {.path = path,
+                                  .page = page,
+                                  .device = (uint64_t)info.st_dev,
+                                  .inode = (uint64_t)info.st_ino};
+        good = check_page(file, path, page, model, &item.pixels, err);
+        item.stem = good ? name_page(path, page, n_pages) : NULL;
         if (good && item.stem == NULL)
             good = err_set(err, ERR_INPUT, "%s: no memory for the names of its pages", path);
         if (good)
@@ -113,19 +121,18 @@ void infer_pages_free(struct infer_pages *pages) {
 }
 
 bool infer_pages_check_directory(const struct infer_pages *pages, const char *directory,
-                                 struct err *err) {
+                                 const char *suffix, struct err *err) {
     for (size_t i = 0; i < pages->count; i++) {
         char target[4096];
-        struct stat target_info, source_info;
-        snprintf(target, sizeof(target), "%s/%s.png", directory, pages->items[i].stem);
-        if (stat(target, &target_info) != 0)
+        struct stat info;
+        snprintf(target, sizeof(target), "%s/%s%s.png", directory, pages->items[i].stem, suffix);
+        if (stat(target, &info) != 0)
             continue;
         for (size_t k = 0; k < pages->count; k++)
-            if (stat(pages->items[k].path, &source_info) == 0 &&
-                source_info.st_dev == target_info.st_dev &&
-                source_info.st_ino == target_info.st_ino) {
-                err_set(err, ERR_USAGE, "%s: would be overwritten by its own result",
-                        pages->items[k].path);
+            if (pages->items[k].device == (uint64_t)info.st_dev &&
+                pages->items[k].inode == (uint64_t)info.st_ino) {
+                err_set(err, ERR_USAGE, "%s: would be overwritten by %s", pages->items[k].path,
+                        k == i ? "its own result" : "the result of another image");
                 return err_hint(err, "write to another directory than the images'");
             }
     }

@@ -6,6 +6,7 @@
 #define UNET_INFER_PAGES_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 #include "common/err.h"
 #include "common/plan.h"
@@ -16,6 +17,8 @@ struct infer_page {
     const char *path; /* of the caller */
     size_t page;
     char *stem; /* of its outputs: "cell", or "stack-004" */
+    double pixels;
+    uint64_t device, inode; /* of the file */
 };
 
 struct infer_pages {
@@ -32,9 +35,9 @@ bool infer_pages_list(const struct cli_list *paths, size_t first, const struct p
 void infer_pages_free(struct infer_pages *pages);
 
 /*
- * That writing DIRECTORY/STEM.png for every page overwrites no file that is read. ERR_USAGE.
+ * That writing DIRECTORY/STEM SUFFIX.png for every page overwrites no file that is read. ERR_USAGE.
  */
 bool infer_pages_check_directory(const struct infer_pages *pages, const char *directory,
-                                 struct err *err);
+                                 const char *suffix, struct err *err);
 
 #endif

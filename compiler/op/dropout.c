@@ -1,8 +1,8 @@
 /*
  * dropout.c: sets a fraction `rate` of the elements to zero and scales the others by 1 / (1 - rate)
  * (Srivastava et al., JMLR 15, 2014, in its inverted form). The mask is a pure function of seed,
- * step, layer and element (common/rng.h), so nothing is kept for the backward pass: the gradient is
- * the same operation.
+ * batch, layer and element (common/rng.h), so nothing is kept for the backward pass: the gradient
+ * is the same operation.
  */
 #include "common/rng.h"
 #include "compiler/op/op_common.h"
@@ -37,9 +37,10 @@ static void dropout_grad(struct autodiff *ad, struct node *node, struct value *c
 static void dropout_reference(const struct node *node, double *const *in, double *const *out,
                               const struct interpret_context *context) {
     uint32_t count = (uint32_t)shape_elements(node->outputs[0]->shape);
+    uint32_t stream = context->step * MAX(context->batches, 1u) + context->batch;
     for (uint32_t e = 0; e < count; e++) {
         struct rng_block block =
-            rng_philox(context->seed, e >> 2, (uint32_t)node->attr.layer, context->step, 0);
+            rng_philox(context->seed, e >> 2, (uint32_t)node->attr.layer, stream, 0);
         bool keep = block.word[e & 3] >= threshold(node);
         out[0][e] = keep ? in[0][e] * scale(node) : 0;
     }

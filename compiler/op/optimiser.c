@@ -3,13 +3,17 @@
  * dampening 0) and Adam (Kingma and Ba, ICLR 2015, as torch.optim.Adam; decay is added to the
  * gradient). Both write their inputs: the parameter and its state. The learning rate and Adam's
  * bias corrections change from step to step and come from the control block.
+ *
+ * Where an update averages the gradients of several batches, ACCUMULATE adds those of all but the
+ * last to a state of their own; the last batch's update takes the mean of that sum and its own
+ * gradient, which is then worked out in the gradient's memory: nobody else reads it.
  */
 #include <math.h>
 
 #include "compiler/op/op_common.h"
 
 static bool check_update(struct node *node, int n_states, struct err *err) {
-    if (!op_check(node, 2 + n_states, 2 + n_states, 0, -1, err)) {
+    if (!op_check(node, 2 + n_states, 3 + n_states, 0, -1, err)) {
         return false;
     }
     const struct value *w = node->inputs[0];
@@ -21,8 +25,9 @@ static bool check_update(struct node *node, int n_states, struct err *err) {
     }
     for (int i = 2; i < node->n_inputs; i++) {
         const struct value *state = node->inputs[i];
-        if (state->kind != VALUE_STATE || state->param != w->param || state->state_index != i - 2) {
-            return op_error(err, node, "%s is not state %d of %s", state->name, i - 2, w->name);
+        int index = i - 2 < n_states ? i - 2 : STATE_ACCUMULATOR;
+        if (state->kind != VALUE_STATE || state->param != w->param || state->state_index != index) {
+            return op_error(err, node, "%s is not state %d of %s", state->name, index, w->name);
         }
         if (!op_check_shape(node, i, "the state", w->shape, err)) {
             return false;
@@ -31,12 +36,39 @@ static bool check_update(struct node *node, int n_states, struct err *err) {
     return true;
 }
 
+/* The sum of earlier batches' gradients, or NULL. */
+static const struct value *accumulated(const struct node *node, int n_states) {
+    return op_input(node, 2 + n_states);
+}
+
+/* The gradient that the update takes, of element e. */
+static double mean_gradient(const struct node *node, double *const *in, int n_states, size_t e,
+                            const struct interpret_context *context) {
+    if (!accumulated(node, n_states) || context->batch == 0) {
+        return in[1][e];
+    }
+    return (in[2 + n_states][e] + in[1][e]) / (context->batch + 1.0);
+}
+
+static void lower_accumulate(struct lower *lower, const struct node *node, const struct value *g,
+                             const struct value *sum, bool mean) {
+    struct accumulate_params params = {.count = (uint32_t)op_param_words(sum->param), .mean = mean};
+    uint32_t tensors[] = {lower_tensor(lower, g), lower_tensor(lower, sum), lower_control(lower),
+                          lower_tensor(lower, mean ? g : sum)};
+    lower_record(lower, node, mean ? "mean gradient" : "accumulate", KERNEL_ID_accumulate, &params,
+                 tensors, shape_elements(sum->shape));
+}
+
 /* Parameter, gradient, states, control. */
-static void lower_update(struct lower *lower, const struct node *node, enum kernel_id kernel,
-                         const void *params) {
+static void lower_update(struct lower *lower, const struct node *node, int n_states,
+                         enum kernel_id kernel, const void *params) {
     uint32_t tensors[KERNEL_MAX_BINDINGS];
     int count = 0;
-    for (int i = 0; i < node->n_inputs; i++) {
+    const struct value *sum = accumulated(node, n_states);
+    if (sum) {
+        lower_accumulate(lower, node, node->inputs[1], sum, true);
+    }
+    for (int i = 0; i < 2 + n_states; i++) {
         tensors[count++] = lower_tensor(lower, node->inputs[i]);
     }
     tensors[count] = lower_control(lower);
@@ -54,10 +86,10 @@ static void sgd_reference(const struct node *node, double *const *in, double *co
     (void)out;
     const struct attr *a = &node->attr;
     double *w = in[0], *m = in[2];
-    const double *g = in[1];
     size_t count = shape_elements(node->inputs[0]->shape);
     for (size_t e = 0; e < count; e++) {
-        m[e] = (double)a->momentum * m[e] + (g[e] + (double)a->decay * w[e]);
+        double g = mean_gradient(node, in, 1, e, context);
+        m[e] = (double)a->momentum * m[e] + (g + (double)a->decay * w[e]);
         w[e] -= context->learning_rate * m[e];
     }
 }
@@ -71,7 +103,7 @@ static void sgd_lower(struct lower *lower, const struct node *node) {
     struct sgd_params params = {.count = (uint32_t)op_param_words(node->inputs[0]->param),
                                 .momentum = node->attr.momentum,
                                 .decay = node->attr.decay};
-    lower_update(lower, node, KERNEL_ID_sgd, &params);
+    lower_update(lower, node, 1, KERNEL_ID_sgd, &params);
 }
 
 const struct op_info op_sgd = {
@@ -94,12 +126,11 @@ static void adam_reference(const struct node *node, double *const *in, double *c
     (void)out;
     const struct attr *a = &node->attr;
     double *w = in[0], *m = in[2], *v = in[3];
-    const double *g = in[1];
     double beta1 = (double)a->beta1, beta2 = (double)a->beta2;
     double bias1 = 1 - pow(beta1, context->step + 1.0), bias2 = 1 - pow(beta2, context->step + 1.0);
     size_t count = shape_elements(node->inputs[0]->shape);
     for (size_t e = 0; e < count; e++) {
-        double gradient = g[e] + (double)a->decay * w[e];
+        double gradient = mean_gradient(node, in, 2, e, context) + (double)a->decay * w[e];
         m[e] = beta1 * m[e] + (1 - beta1) * gradient;
         v[e] = beta2 * v[e] + (1 - beta2) * gradient * gradient;
         w[e] -= context->learning_rate * (m[e] / bias1) / (sqrt(v[e] / bias2) + (double)a->epsilon);
@@ -117,7 +148,7 @@ static void adam_lower(struct lower *lower, const struct node *node) {
                                  .beta2 = node->attr.beta2,
                                  .epsilon = node->attr.epsilon,
                                  .decay = node->attr.decay};
-    lower_update(lower, node, KERNEL_ID_adam, &params);
+    lower_update(lower, node, 2, KERNEL_ID_adam, &params);
 }
 
 const struct op_info op_adam = {
@@ -126,5 +157,44 @@ const struct op_info op_adam = {
     .reference = adam_reference,
     .lower = adam_lower,
     .flops = adam_flops,
+    .inplace_input = -1,
+};
+
+/* Accumulate: s, g */
+
+static bool accumulate_shape(struct node *node, struct err *err) {
+    if (!op_check(node, 2, 2, 0, -1, err)) {
+        return false;
+    }
+    const struct value *sum = node->inputs[0];
+    if (sum->kind != VALUE_STATE || sum->state_index != STATE_ACCUMULATOR) {
+        return op_error(err, node, "%s is not an accumulator", sum->name);
+    }
+    return op_check_shape(node, 1, "the gradient", sum->shape, err);
+}
+
+static void accumulate_reference(const struct node *node, double *const *in, double *const *out,
+                                 const struct interpret_context *context) {
+    (void)out;
+    size_t count = shape_elements(node->inputs[0]->shape);
+    for (size_t e = 0; e < count; e++) {
+        in[0][e] = context->batch == 0 ? in[1][e] : in[0][e] + in[1][e];
+    }
+}
+
+static uint64_t accumulate_flops(const struct node *node) {
+    return shape_elements(node->inputs[0]->shape);
+}
+
+static void accumulate_lower(struct lower *lower, const struct node *node) {
+    lower_accumulate(lower, node, node->inputs[1], node->inputs[0], false);
+}
+
+const struct op_info op_accumulate = {
+    .name = "accumulate",
+    .shape = accumulate_shape,
+    .reference = accumulate_reference,
+    .lower = accumulate_lower,
+    .flops = accumulate_flops,
     .inplace_input = -1,
 };

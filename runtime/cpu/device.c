@@ -69,19 +69,20 @@ static bool describe(uint32_t threads, enum cpu_isa *isa_out, struct unet_device
                                       .limits = native_limits(),
                                       .memory_bytes = memory_bytes(),
                                       .timestamp_period_ns = 1.0f};
-    snprintf(info->name, sizeof(info->name), "CPU (%s, %u thread%s)", cpu_isa_name(*isa_out),
-             n_threads, n_threads == 1 ? "" : "s");
+    /* not the threads: the name is kept in checkpoints, and no result depends on them */
+    snprintf(info->name, sizeof(info->name), "CPU (%s)", cpu_isa_name(*isa_out));
     snprintf(info->driver, sizeof(info->driver), "unet native kernels");
     if (*isa_out > cpu_isa_detect())
         snprintf(info->missing, sizeof(info->missing),
                  "the instruction set %s, which UNET_CPU asks for", cpu_isa_name(*isa_out));
     else if (getenv("UNET_CPU") != NULL && getenv("UNET_CPU")[0] != '\0')
-        snprintf(info->choice, sizeof(info->choice), "native kernels for %s, because of UNET_CPU",
-                 cpu_isa_name(*isa_out));
+        snprintf(info->choice, sizeof(info->choice),
+                 "native kernels for %s, because of UNET_CPU; %u thread%s", cpu_isa_name(*isa_out),
+                 n_threads, n_threads == 1 ? "" : "s");
     else
         snprintf(info->choice, sizeof(info->choice),
-                 "native kernels for %s, the best instruction set of this machine",
-                 cpu_isa_name(*isa_out));
+                 "native kernels for %s, the best instruction set of this machine; %u thread%s",
+                 cpu_isa_name(*isa_out), n_threads, n_threads == 1 ? "" : "s");
     info->usable = info->missing[0] == '\0';
     return true;
 }

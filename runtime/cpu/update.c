@@ -1,6 +1,6 @@
 /*
  * update.c: native kernels around parameters: the sum of partial weight gradients, the bias
- * gradient, transposed weights, and the optimisers.
+ * gradient, sums over batches, transposed weights, and the optimisers.
  */
 #include <math.h>
 #include <string.h>
@@ -13,7 +13,7 @@
 
 static uint32_t flat_units(const union kernel_params *p, uint32_t phase) {
     (void)phase;
-    /* count is the first parameter of all three */
+    /* count is the first parameter of all of these */
     return cpu_chunks(p->wgrad_reduce.count);
 }
 
@@ -63,6 +63,20 @@ static void bias_grad(const struct cpu_call *call, uint32_t phase, uint32_t unit
             sum[i] += sum[half + i];
     }
     ((float *)call->bindings[1])[unit] = sum[0];
+}
+
+/* Of several batches: their sum, or the mean. */
+static void accumulate(const struct cpu_call *call, uint32_t phase, uint32_t unit) {
+    (void)phase;
+    const struct accumulate_params *p = &call->params->accumulate;
+    const struct cpu_range range = cpu_chunk(p->count, unit);
+    const float *g = call->bindings[0], *sum = call->bindings[1];
+    const uint32_t held = ((const uint32_t *)call->bindings[2])[CONTROL_ACCUMULATED];
+    const float batches = p->mean ? (float)(held + 1) : 1.0f;
+    float *y = call->bindings[3];
+    CPU_INDEPENDENT
+    for (uint32_t i = range.begin; i < range.end; i++)
+        y[i] = ((held != 0 ? sum[i] : 0.0f) + g[i]) / batches;
 }
 
 /* ---- transposed weights: a unit is one tap of BLOCK output channels ---- */
@@ -145,6 +159,7 @@ static const struct cpu_kernel kernels[] = {
      .n_phases = 1,
      .units = transpose_units,
      .run = weights_transpose},
+    {.id = KERNEL_ID_accumulate, .n_phases = 1, .units = flat_units, .run = accumulate},
     {.id = KERNEL_ID_sgd, .n_phases = 1, .units = flat_units, .run = sgd},
     {.id = KERNEL_ID_adam, .n_phases = 1, .units = flat_units, .run = adam},
 };

@@ -15,6 +15,7 @@
 #include "common/base.h"
 #include "common/file.h"
 #include "common/vec.h"
+#include "runtime/data/dataset_labels.h"
 #include "runtime/data/image.h"
 #include "runtime/data/memory.h"
 #include "runtime/data/normalise.h"
@@ -29,13 +30,10 @@ struct entries {
     VEC(struct entry) list;
 };
 
-/* The row of the label table for every value a file can hold, or one of these. */
-enum { ROW_UNKNOWN = -1, ROW_IGNORED = -2 };
-
 struct loader {
     const char *directory;
     const struct dataset_spec *spec;
-    int16_t row_of_value[UINT16_MAX + 1];
+    struct dataset_table table;
     struct problems problems;
     VEC(struct dataset_frame) frames;
 };
@@ -112,101 +110,16 @@ static void list_folder(struct loader *loader, const char *folder, struct entrie
     drop_doubles(loader, out);
 }
 
-/* ---------------------------------------------------------------- labels */
-
-static void fill_rows(struct loader *loader) {
-    const struct dataset_spec *spec = loader->spec;
-    const bool ignores_other = spec->has_ignore && spec->ignore_value == PLAN_LABEL_OTHER;
-    int16_t other = ignores_other ? ROW_IGNORED : ROW_UNKNOWN;
-    for (size_t i = 0; i < spec->n_labels; i++)
-        if (spec->labels[i].any_other)
-            other = (int16_t)i;
-    for (size_t value = 0; value <= UINT16_MAX; value++)
-        loader->row_of_value[value] = other;
-    for (size_t i = 0; i < spec->n_labels; i++)
-        if (!spec->labels[i].any_other && spec->labels[i].value <= UINT16_MAX)
-            loader->row_of_value[spec->labels[i].value] = (int16_t)i;
-    if (spec->has_ignore && spec->ignore_value <= UINT16_MAX)
-        loader->row_of_value[spec->ignore_value] = ROW_IGNORED;
-}
-
-/* "0, 255", as the model's table has them. */
-static void list_table(const struct dataset_spec *spec, char *text, size_t size_bytes) {
-    size_t length = 0;
-    text[0] = 0;
-    for (size_t i = 0; i < spec->n_labels && length + 24 < size_bytes; i++)
-        length += (size_t)snprintf(text + length, size_bytes - length,
-                                   spec->labels[i].any_other ? "%sany other" : "%s%u",
-                                   i > 0 ? ", " : "", spec->labels[i].value);
-    if (spec->has_ignore && length + 24 < size_bytes)
-        snprintf(text + length, size_bytes - length, ", %u to ignore", spec->ignore_value);
-}
-
-/* The commonest slip: a mask of 0 and 1 for a model of 0 and 255, or the other way round. */
-static void hint_about_values(struct loader *loader, const uint64_t *counts) {
-    uint64_t others = 0;
-    for (size_t value = 2; value < UINT16_MAX; value++)
-        others += value != 255 ? counts[value] : 0;
-    if (others == 0 && counts[1] > 0 && counts[255] == 0)
-        problems_hint(&loader->problems,
-                      "the labels hold 0 and 1: give these values in the model's label table");
-    else if (others == 0 && counts[255] > 0 && counts[1] == 0)
-        problems_hint(&loader->problems,
-                      "the labels hold 0 and 255: give these values in the model's label table");
-    else if (others > 0)
-        problems_hint(&loader->problems,
-                      "list every value in the model's label table, or name one to ignore; labels "
-                      "that were saved with loss or resized smoothly have values in between");
-}
-
-static void report_values(struct loader *loader, const char *file, const struct image *labels) {
-    uint64_t *counts = memory_new(UINT16_MAX + 1, sizeof *counts);
-    size_t n = image_samples(labels), n_values = 0, n_pixels = 0, length = 0;
-    char text[200], table[160];
-    for (size_t i = 0; i < n; i++)
-        counts[labels->pixels[i]]++;
-    for (size_t value = 0; value <= UINT16_MAX; value++) {
-        if (counts[value] == 0 || loader->row_of_value[value] != ROW_UNKNOWN)
-            continue;
-        n_pixels += counts[value];
-        if (n_values++ < 3)
-            length += (size_t)snprintf(text + length, sizeof text - length, "%s%zu (%llu pixels)",
-                                       n_values > 1 ? ", " : "", value,
-                                       (unsigned long long)counts[value]);
-    }
-    if (n_values > 3)
-        snprintf(text + length, sizeof text - length, " and %zu more values (%zu pixels in all)",
-                 n_values - 3, n_pixels);
-    list_table(loader->spec, table, sizeof table);
-    problems_add(&loader->problems, ERR_INPUT, "%s: value%s %s not in the model's labels (%s)",
-                 file, n_values > 1 ? "s" : "", text, table);
-    hint_about_values(loader, counts);
-    free(counts);
-}
-
-/* Fills classes and weights; false, with the problem reported, when a value is unknown. */
-static bool map_labels(struct loader *loader, const char *file, const struct image *labels,
-                       struct dataset_frame *frame) {
-    size_t n = image_samples(labels);
-    bool known = true;
-    for (size_t i = 0; i < n; i++) {
-        int row = loader->row_of_value[labels->pixels[i]];
-        known = known && row != ROW_UNKNOWN;
-        frame->classes[i] = row < 0 ? 0 : (uint8_t)loader->spec->labels[row].class_;
-        frame->weights[i] = row < 0 ? 0.0f : loader->spec->labels[row].weight;
-    }
-    if (!known)
-        report_values(loader, file, labels);
-    return known;
-}
-
 /* ---------------------------------------------------------------- pairs */
 
 static void frame_free(struct dataset_frame *frame) {
     free(frame->name);
     free(frame->image);
     free(frame->classes);
+    free(frame->labelled);
     free(frame->weights);
+    free(frame->instances);
+    free(frame->border);
     memset(frame, 0, sizeof *frame);
 }
 
@@ -243,7 +156,12 @@ static void add_frame(struct loader *loader, char *name_taken, const struct imag
         .classes = memory_new(n, sizeof(uint8_t)),
         .weights = memory_new(n, sizeof(float)),
     };
-    if (!map_labels(loader, label_file, labels, &frame)) {
+    if (loader->table.has_instances) {
+        frame.instances = memory_new(n, sizeof(uint32_t));
+        frame.labelled = memory_new(n, sizeof(uint8_t));
+    }
+    if (!dataset_table_apply(&loader->table, labels, &frame)) {
+        dataset_table_report(&loader->table, label_file, labels, &loader->problems);
         frame_free(&frame);
         return;
     }
@@ -384,12 +302,15 @@ static void find_and_load(struct loader *loader) {
 
 struct dataset_spec dataset_spec_of_model(const struct plan_model *model,
                                           struct dataset_label *rows_out) {
-    for (uint32_t i = 0; i < model->n_labels; i++)
-        rows_out[i] =
-            (struct dataset_label){.value = model->labels[i].value,
-                                   .class_ = model->labels[i].class_,
-                                   .any_other = model->labels[i].value == PLAN_LABEL_OTHER,
-                                   .weight = model->labels[i].weight};
+    for (uint32_t i = 0; i < model->n_labels; i++) {
+        const struct plan_label *label = &model->labels[i];
+        rows_out[i] = (struct dataset_label){.value = label->value,
+                                             .last_value = label->last_value,
+                                             .class_ = label->class_,
+                                             .any_other = label->value == PLAN_LABEL_OTHER,
+                                             .instances = label->instances,
+                                             .weight = label->weight};
+    }
     return (struct dataset_spec){
         .channels = (int)model->channels,
         .labels = rows_out,
@@ -402,24 +323,33 @@ struct dataset_spec dataset_spec_of_model(const struct plan_model *model,
     };
 }
 
+static void set_classes(const struct loader *loader, struct dataset *out) {
+    const struct dataset_spec *spec = loader->spec;
+    out->background = loader->table.background;
+    for (size_t i = spec->n_labels; i-- > 0;)
+        out->class_factors[spec->labels[i].class_] = spec->labels[i].weight;
+    memcpy(out->class_weights, out->class_factors, sizeof out->class_weights);
+}
+
 bool dataset_load(const char *directory, const struct dataset_spec *spec, struct dataset *out,
                   struct err *err) {
     memset(out, 0, sizeof *out);
-    for (size_t i = 0; i < spec->n_labels; i++)
-        if (spec->labels[i].class_ >= DATASET_MAX_CLASSES)
-            return err_set(err, ERR_INPUT, "label %u: class %u is past the limit of %d classes",
-                           spec->labels[i].value, spec->labels[i].class_, DATASET_MAX_CLASSES);
     struct loader *loader = memory_new(1, sizeof *loader);
     loader->directory = directory;
     loader->spec = spec;
     loader->problems.max_shown = DATASET_MAX_PROBLEMS;
-    fill_rows(loader);
-    find_and_load(loader);
-    out->channels = spec->channels;
-    out->n_frames = loader->frames.count;
-    out->frames = loader->frames.items;
-    bool ok = problems_report(&loader->problems, directory, err);
-    if (!ok)
+    bool ok = dataset_table_build(&loader->table, spec, err);
+    if (ok) {
+        find_and_load(loader);
+        set_classes(loader, out);
+        out->channels = spec->channels;
+        out->n_frames = loader->frames.count;
+        out->frames = loader->frames.items;
+        ok = problems_report(&loader->problems, directory, err);
+    }
+    if (ok)
+        dataset_warn_masks(out, directory);
+    else
         dataset_free(out);
     free(loader);
     return ok;
@@ -430,6 +360,10 @@ void dataset_free(struct dataset *dataset) {
         frame_free(&dataset->frames[i]);
     vec_release(dataset->frames);
     memset(dataset, 0, sizeof *dataset);
+}
+
+const uint8_t *dataset_labelled(const struct dataset_frame *frame) {
+    return frame->labelled != NULL ? frame->labelled : frame->classes;
 }
 
 void dataset_count(const struct dataset *dataset, uint64_t counts[DATASET_MAX_CLASSES],

@@ -12,6 +12,10 @@
  * Every problem is collected, up to DATASET_MAX_PROBLEMS of them named, before loading fails: a
  * missing partner, sizes or page counts that differ, channels the model does not take, label values
  * the model does not know.
+ *
+ * Where rows of the label table say instances, label values are also the numbers of objects, and
+ * background is drawn between objects of one class that touch (runtime/data/instances.h). Value 0
+ * cannot number an object, and one class must be left for the background: other tables are refused.
  */
 #ifndef UNET_RUNTIME_DATASET_H
 #define UNET_RUNTIME_DATASET_H
@@ -25,12 +29,13 @@
 #define DATASET_MAX_PROBLEMS 10
 #define DATASET_MAX_CLASSES 256
 
-/* A row of the label table: pixels of this value belong to this class. */
+/* A row of the label table: pixels of these values belong to this class. */
 struct dataset_label {
-    uint32_t value;
+    uint32_t value, last_value; /* a range, ends included */
     uint32_t class_;
-    bool any_other; /* instead of value: every value that no other row and not "ignore" names */
-    float weight;   /* of the class in the loss */
+    bool any_other; /* instead of values: every value that no other row and not "ignore" names */
+    bool instances; /* each value is an object of its own */
+    float weight;   /* factor of the class's weight in the loss */
 };
 
 /* What a model expects of its data. */
@@ -48,12 +53,24 @@ struct dataset_frame {
     char *name;
     int width, height;
     float *image;     /* [channels][height][width], normalised */
-    uint8_t *classes; /* [height][width]; 0 where ignored */
-    float *weights; /* [height][width]: class weight; 0 where ignored, in training and in scores */
+    uint8_t *classes; /* [height][width]; 0 where ignored; lines cut between objects that touch: what
+                         a network learns */
+    uint8_t *labelled; /* the same as labelled, without these lines: what its predictions are scored
+                          against; NULL: classes (dataset_labelled) */
+    float *weights;   /* [height][width]: 0 where ignored, in training and in scores; else, after
+                         loading, the class's factor, after weightmap_apply the weight in the loss */
+    uint32_t *instances; /* [height][width]: ids of objects (the label values), 0 elsewhere; NULL
+                            when no row of the table says instances */
+    float *border; /* [height][width]: border term of the weight map at every pixel, for background
+                      only (weightmap.h); NULL: none */
 };
 
 struct dataset {
     int channels;
+    uint8_t background; /* the class that is no object: the lowest without instances */
+    float class_factors[DATASET_MAX_CLASSES]; /* the table's; 0: pixels of the class are ignored */
+    float class_weights[DATASET_MAX_CLASSES]; /* in the loss, factors included: weightmap_apply; the
+                                                 factors after loading */
     size_t n_frames;
     struct dataset_frame *frames;
 };
@@ -66,6 +83,9 @@ struct dataset_spec dataset_spec_of_model(const struct plan_model *model,
 bool dataset_load(const char *directory, const struct dataset_spec *spec, struct dataset *out,
                   struct err *err);
 void dataset_free(struct dataset *dataset); /* leaves it zeroed; safe on a zeroed one */
+
+/* The classes that predictions are scored against. */
+const uint8_t *dataset_labelled(const struct dataset_frame *frame);
 
 /* Pixels of each class, and those ignored. */
 void dataset_count(const struct dataset *dataset, uint64_t counts[DATASET_MAX_CLASSES],
@@ -80,6 +100,14 @@ void dataset_count(const struct dataset *dataset, uint64_t counts[DATASET_MAX_CL
  */
 bool dataset_select(struct dataset *dataset, const char *list, struct dataset *chosen,
                     struct err *err);
+
+/*
+ * Moves block number fold, from 1, of n_folds contiguous blocks of the frames in the order of their
+ * names from *dataset to *chosen. Blocks differ by one frame at most. ERR_USAGE when there is no
+ * such block or there are fewer frames than blocks; nothing is moved then.
+ */
+bool dataset_select_fold(struct dataset *dataset, uint32_t n_folds, uint32_t fold,
+                         struct dataset *chosen, struct err *err);
 
 /* Keeps only the frames that a list names (all of them, if it names all) and frees the others. */
 bool dataset_keep(struct dataset *dataset, const char *list, struct err *err);

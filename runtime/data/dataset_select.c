@@ -1,5 +1,6 @@
 /*
- * dataset_select.c: splits a data set by a list of frame names, "09-11,24-26" (dataset.h).
+ * dataset_select.c: splits a data set by a list of frame names, "09-11,24-26", or into folds
+ * (dataset.h).
  */
 #include "runtime/data/dataset.h"
 
@@ -142,7 +143,7 @@ static void move_marked(struct dataset *dataset, const bool *marks, struct datas
             dataset->frames[kept++] = dataset->frames[i];
     }
     dataset->n_frames = kept;
-    chosen->channels = dataset->channels;
+    *chosen = *dataset;
     chosen->n_frames = moved.count;
     chosen->frames = moved.items;
 }
@@ -162,6 +163,26 @@ bool dataset_select(struct dataset *dataset, const char *list, struct dataset *c
                 n_marked);
     free(marks);
     return some_left;
+}
+
+bool dataset_select_fold(struct dataset *dataset, uint32_t n_folds, uint32_t fold,
+                         struct dataset *chosen, struct err *err) {
+    memset(chosen, 0, sizeof *chosen);
+    const uint64_t n = dataset->n_frames;
+    if (n_folds < 2)
+        return err_set(err, ERR_USAGE, "%u folds: at least 2 are needed", n_folds) ||
+               err_hint(err, "each fold is held out once, the others are trained on");
+    if (fold < 1 || fold > n_folds)
+        return err_set(err, ERR_USAGE, "fold %u: folds are numbered from 1 to %u", fold, n_folds);
+    if (n < n_folds)
+        return err_set(err, ERR_USAGE, "%u folds of %zu frames: a fold would be empty", n_folds,
+                       dataset->n_frames);
+    bool *marks = memory_new(dataset->n_frames, sizeof *marks);
+    for (uint64_t i = n * (fold - 1) / n_folds; i < n * fold / n_folds; i++)
+        marks[i] = true;
+    move_marked(dataset, marks, chosen);
+    free(marks);
+    return true;
 }
 
 bool dataset_keep(struct dataset *dataset, const char *list, struct err *err) {

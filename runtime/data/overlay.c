@@ -4,9 +4,15 @@
 #include "runtime/data/overlay.h"
 
 #include <math.h>
-#include <stddef.h>
+#include <stdlib.h>
 
-#define GAP 4 /* pixels between panels */
+#include "runtime/data/contour.h"
+#include "runtime/data/memory.h"
+
+#define GAP 4         /* pixels between panels */
+#define REACH 8       /* px that objects grow; those that meet then are neighbours */
+#define BINS 65536    /* of the histogram of the image */
+#define CLIPPED 0.001 /* share of the values that may be cut off at either end */
 
 struct colour {
     float red, green, blue; /* 0 .. 1 */
@@ -16,14 +22,50 @@ struct range {
     float low, scale;
 };
 
-static struct range find_range(const struct overlay *overlay) {
-    size_t n = (size_t)overlay->width * (size_t)overlay->height * (size_t)overlay->channels;
+/* Bright enough to be seen on black and strong enough to be seen on white. */
+static const struct colour palette[CONTOUR_COLOURS] = {
+    {1, 0.9f, 0},        /* yellow */
+    {0, 0.85f, 1},       /* cyan */
+    {1, 0.25f, 0.85f},   /* magenta */
+    {0.25f, 0.9f, 0.2f}, /* green */
+    {1, 0.5f, 0},        /* orange */
+    {0.3f, 0.5f, 1},     /* blue */
+    {1, 0.2f, 0.2f},     /* red */
+    {0.7f, 0.4f, 1},     /* violet */
+};
+
+static struct range full_range(const float *values, size_t count) {
     float low = INFINITY, high = -INFINITY;
-    for (size_t i = 0; i < n; i++) {
-        low = fminf(low, overlay->image[i]);
-        high = fmaxf(high, overlay->image[i]);
+    for (size_t i = 0; i < count; i++) {
+        low = fminf(low, values[i]);
+        high = fmaxf(high, values[i]);
     }
     return (struct range){low, high > low ? 1 / (high - low) : 0};
+}
+
+/* The bin that is reached after so many values, counted from one end. */
+static long find_bin(const size_t *bins, bool from_top, size_t values) {
+    long bin = from_top ? BINS - 1 : 0;
+    for (size_t seen = bins[bin]; seen <= values; seen += bins[bin])
+        bin += from_top ? -1 : 1;
+    return bin;
+}
+
+/* Where nearly all values lie; all of them when these few are all the contrast there is. */
+static struct range find_range(const struct overlay *overlay) {
+    const size_t count =
+        (size_t)overlay->width * (size_t)overlay->height * (size_t)overlay->channels;
+    const struct range range = full_range(overlay->image, count);
+    size_t *bins = memory_new(BINS, sizeof(*bins));
+    for (size_t i = 0; i < count; i++)
+        bins[(size_t)((overlay->image[i] - range.low) * range.scale * (BINS - 1))]++;
+    const size_t clipped = (size_t)(CLIPPED * (double)count);
+    const long low = find_bin(bins, false, clipped), high = find_bin(bins, true, clipped);
+    free(bins);
+    if (low >= high)
+        return range;
+    return (struct range){range.low + (float)low / (BINS - 1) / range.scale,
+                          range.scale * (BINS - 1) / (float)(high - low)};
 }
 
 static struct colour input_colour(const struct overlay *overlay, struct range range, size_t i) {
@@ -46,15 +88,6 @@ static struct colour label_colour(const struct overlay *overlay, size_t i) {
     return (struct colour){grey, grey, grey};
 }
 
-/* On the side of the higher class, so that a line is one pixel wide. */
-static bool on_boundary(const struct overlay *overlay, int y, int x) {
-    int w = overlay->width, h = overlay->height;
-    size_t i = (size_t)y * (size_t)w + (size_t)x;
-    const uint8_t *at = overlay->prediction + i;
-    return (x > 0 && at[-1] < *at) || (x + 1 < w && at[1] < *at) ||
-           (y > 0 && *(at - (ptrdiff_t)w) < *at) || (y + 1 < h && at[w] < *at);
-}
-
 static struct colour mix(struct colour under, struct colour over, float cover) {
     return (struct colour){under.red + cover * (over.red - under.red),
                            under.green + cover * (over.green - under.green),
@@ -74,7 +107,10 @@ static struct colour prediction_colour(const struct overlay *overlay, struct ran
                      : overlay->labels[i] == last ? blue
                                                   : magenta,
                      0.65f);
-    return on_boundary(overlay, y, x) ? mix(colour, yellow, 0.8f) : colour;
+    return contour_of_class(overlay->prediction, overlay->width, overlay->height, y, x,
+                            contour_thickness(overlay->width, overlay->height))
+               ? mix(colour, yellow, 0.8f)
+               : colour;
 }
 
 static void put(struct image *out, int y, int x, struct colour colour) {
@@ -82,6 +118,42 @@ static void put(struct image *out, int y, int x, struct colour colour) {
     const float parts[3] = {colour.red, colour.green, colour.blue};
     for (int c = 0; c < 3; c++)
         to[c] = (uint16_t)lroundf(255 * fminf(fmaxf(parts[c], 0), 1));
+}
+
+/* Outlines of objects, each in its colour, into a picture from column left on. */
+static void put_objects(const struct overlay *overlay, const uint32_t *objects, int left,
+                        struct image *out) {
+    const int w = overlay->width, h = overlay->height, thickness = contour_thickness(w, h);
+    uint8_t *colours = contour_colours(objects, w, h, REACH);
+    for (int y = 0; y < h; y++)
+        for (int x = 0; x < w; x++)
+            if (contour_of_region(objects, w, h, y, x, thickness))
+                put(out, y, left + x, palette[colours[objects[(size_t)y * (size_t)w + (size_t)x]]]);
+    free(colours);
+}
+
+static void put_classes(const struct overlay *overlay, struct image *out) {
+    const int w = overlay->width, h = overlay->height, thickness = contour_thickness(w, h);
+    for (int y = 0; y < h; y++)
+        for (int x = 0; x < w; x++)
+            if (contour_of_class(overlay->prediction, w, h, y, x, thickness)) {
+                const uint32_t class_ = overlay->prediction[(size_t)y * (size_t)w + (size_t)x];
+                put(out, y, x, palette[(class_ - 1) % CONTOUR_COLOURS]);
+            }
+}
+
+struct image overlay_draw_contours(const struct overlay *overlay) {
+    struct image out = image_new(overlay->width, overlay->height, 3, 8);
+    const struct range range = find_range(overlay);
+    for (int y = 0; y < overlay->height; y++)
+        for (int x = 0; x < overlay->width; x++)
+            put(&out, y, x,
+                input_colour(overlay, range, (size_t)y * (size_t)overlay->width + (size_t)x));
+    if (overlay->predicted_objects != NULL)
+        put_objects(overlay, overlay->predicted_objects, 0, &out);
+    else
+        put_classes(overlay, &out);
+    return out;
 }
 
 struct image overlay_draw(const struct overlay *overlay) {
@@ -96,12 +168,21 @@ struct image overlay_draw(const struct overlay *overlay) {
                 put(&out, y, step + x, label_colour(overlay, i));
             put(&out, y, (n_panels - 1) * step + x, prediction_colour(overlay, range, y, x));
         }
+    if (overlay->labels && overlay->label_objects)
+        put_objects(overlay, overlay->label_objects, step, &out);
     return out;
 }
 
-bool overlay_write(const char *path, const struct overlay *overlay, struct err *err) {
-    struct image picture = overlay_draw(overlay);
-    bool ok = image_write_png(path, &picture, err);
+static bool write_and_free(const char *path, struct image picture, struct err *err) {
+    const bool good = image_write_png(path, &picture, err);
     image_free(&picture);
-    return ok;
+    return good;
+}
+
+bool overlay_write(const char *path, const struct overlay *overlay, struct err *err) {
+    return write_and_free(path, overlay_draw(overlay), err);
+}
+
+bool overlay_write_contours(const char *path, const struct overlay *overlay, struct err *err) {
+    return write_and_free(path, overlay_draw_contours(overlay), err);
 }

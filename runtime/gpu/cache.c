@@ -9,7 +9,9 @@
 #include <string.h>
 
 #include "common/file.h"
+#include "common/hash.h"
 #include "common/log.h"
+#include "runtime/cachedir.h"
 
 struct cache_header {
     char magic[8];
@@ -18,43 +20,15 @@ struct cache_header {
 
 static const char cache_magic[8] = {'U', 'N', 'E', 'T', 'P', 'I', 'P', '1'};
 
-/* FNV-1a, 64 bits (draft-eastlake-fnv). */
-uint64_t gpu_cache_hash(uint64_t hash, const void *data, size_t size_bytes) {
-    const uint8_t *bytes = data;
-    for (size_t i = 0; i < size_bytes; i++)
-        hash = (hash ^ bytes[i]) * 1099511628211u;
-    return hash;
-}
-
-/* Where the file belongs, or NULL when there is no home or the cache is off; malloc'ed. */
+/* Where the file belongs, or NULL when it is not kept; malloc'ed. */
 static char *cache_path(const struct gpu_device *device, uint64_t shader_hash) {
-    const char *mode = getenv("UNET_PIPELINE_CACHE");
-    if (mode != NULL && strcmp(mode, "off") == 0)
-        return NULL;
-    const char *cache = getenv("XDG_CACHE_HOME");
-    const char *home = getenv("HOME");
-    const bool use_cache = cache != NULL && cache[0] == '/';
-    if (!use_cache && (home == NULL || home[0] == '\0'))
-        return NULL;
-    const char *root = use_cache ? cache : home;
-    const size_t size = strlen(root) + 160;
-    char *path = malloc(size);
-    if (path == NULL)
-        return NULL;
-    const uint64_t uuid =
-        gpu_cache_hash(gpu_cache_hash(GPU_CACHE_HASH_START, device->facts.device_uuid,
-                                      sizeof(device->facts.device_uuid)),
-                       device->facts.cache_uuid, sizeof(device->facts.cache_uuid));
-    int length = snprintf(path, size, "%s%s/unet", root, use_cache ? "" : "/.cache");
-    struct err err;
-    if (!file_make_directories(path, &err)) {
-        free(path);
-        return NULL;
-    }
-    snprintf(path + length, size - (size_t)length, "/%016llx-%08x-%016llx.pipelines",
-             (unsigned long long)uuid, device->facts.driver_version,
-             (unsigned long long)shader_hash);
-    return path;
+    char name[64];
+    const uint64_t uuid = hash_bytes(
+        hash_bytes(HASH_START, device->facts.device_uuid, sizeof(device->facts.device_uuid)),
+        device->facts.cache_uuid, sizeof(device->facts.cache_uuid));
+    snprintf(name, sizeof(name), "%016llx-%08x-%016llx.pipelines", (unsigned long long)uuid,
+             device->facts.driver_version, (unsigned long long)shader_hash);
+    return cachedir_path("UNET_PIPELINE_CACHE", name);
 }
 
 /* The driver's own header, as the specification fixes it, must name this device and driver. */
@@ -86,7 +60,7 @@ static const uint8_t *read_cache(const struct gpu_device *device, struct gpu_cac
     const uint8_t *data = *file_out + sizeof(header);
     if (memcmp(header.magic, cache_magic, sizeof(cache_magic)) != 0 ||
         header.size_bytes != file_size - sizeof(header) ||
-        header.hash != gpu_cache_hash(GPU_CACHE_HASH_START, data, header.size_bytes) ||
+        header.hash != hash_bytes(HASH_START, data, header.size_bytes) ||
         !is_ours(device, data, header.size_bytes))
         return NULL;
     cache->loaded_hash = header.hash;
@@ -129,7 +103,7 @@ void gpu_cache_save(struct gpu_cache *cache, const struct gpu_device *device) {
     if (vkGetPipelineCacheData(device->handle, cache->handle, &size_bytes, data) == VK_SUCCESS) {
         memcpy(header.magic, cache_magic, sizeof(cache_magic));
         header.size_bytes = size_bytes;
-        header.hash = gpu_cache_hash(GPU_CACHE_HASH_START, data, size_bytes);
+        header.hash = hash_bytes(HASH_START, data, size_bytes);
         memcpy(file, &header, sizeof(header));
         if (!(cache->was_loaded && cache->loaded_hash == header.hash) &&
             !file_write(cache->path, file, sizeof(header) + size_bytes, &err))

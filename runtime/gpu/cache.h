@@ -21,7 +21,4 @@ bool gpu_cache_open(struct gpu_cache *cache, const struct gpu_device *device, ui
 void gpu_cache_save(struct gpu_cache *cache, const struct gpu_device *device);
 void gpu_cache_close(struct gpu_cache *cache, const struct gpu_device *device);
 
-uint64_t gpu_cache_hash(uint64_t hash, const void *data, size_t size_bytes);
-#define GPU_CACHE_HASH_START 14695981039346656037u
-
 #endif

@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/hash.h"
+
 /* SPIR-V specification, sections 2.3, 3.21 and 3.32. */
 #define SPIRV_MAGIC 0x07230203u
 #define SPIRV_HEADER_WORDS 5u
@@ -30,10 +32,10 @@ bool gpu_shader_counts_groups(const uint32_t *code, uint32_t n_words) {
 }
 
 static uint64_t hash_shaders(const struct plan *plan, enum plan_access access) {
-    uint64_t hash = gpu_cache_hash(GPU_CACHE_HASH_START, &access, sizeof(access));
+    uint64_t hash = hash_bytes(HASH_START, &access, sizeof(access));
     for (uint32_t i = 0; i < plan->n_shaders; i++) {
         const struct plan_shader *shader = &plan->shaders[i];
-        hash = gpu_cache_hash(hash, shader->code[access], (size_t)shader->n_words[access] * 4);
+        hash = hash_bytes(hash, shader->code[access], (size_t)shader->n_words[access] * 4);
     }
     return hash;
 }

@@ -24,6 +24,8 @@ struct tiler {
     const struct plan_model *model;
     float *input, *output;          /* of one run: batch tiles */
     size_t input_tile, output_tile; /* floats of one tile */
+    const struct infer_progress *progress;
+    int copy, n_copies;
 };
 
 static bool plan_axis(uint32_t size, uint32_t in, uint32_t out, uint32_t margin, uint32_t core,
@@ -84,9 +86,15 @@ static bool run_image(struct tiler *tiler, const float *image, uint32_t height, 
     if (!infer_plan_grid(tiler->model, height, width, &grid, err))
         return false;
     const size_t n_tiles = tile_grid_count(&grid), batch = tiler->model->batch;
-    for (size_t first = 0; first < n_tiles; first += batch)
-        if (!run_tiles(tiler, &grid, image, first, MIN(batch, n_tiles - first), probs, err))
+    for (size_t first = 0; first < n_tiles; first += batch) {
+        const size_t count = MIN(batch, n_tiles - first);
+        if (!run_tiles(tiler, &grid, image, first, count, probs, err))
             return false;
+        if (tiler->progress != NULL)
+            tiler->progress->report((tiler->copy + (double)(first + count) / (double)n_tiles) /
+                                        tiler->n_copies,
+                                    tiler->progress->user);
+    }
     return true;
 }
 
@@ -129,7 +137,7 @@ static void add_copy(unsigned symmetry, const float *copy, uint32_t planes, uint
 }
 
 static bool run_copies(struct tiler *tiler, const float *image, uint32_t height, uint32_t width,
-                       int tta, float *probs, struct err *err) {
+                       float *probs, struct err *err) {
     const struct plan_model *model = tiler->model;
     const size_t plane = (size_t)height * width, n_probs = plane * model->n_classes;
     float *copy = malloc(plane * model->channels * sizeof(float));
@@ -139,7 +147,8 @@ static bool run_copies(struct tiler *tiler, const float *image, uint32_t height,
         err_set(err, ERR_INPUT, "no memory for turned copies of an image of %ux%u", width, height);
     for (size_t i = 0; good && i < n_probs; i++)
         probs[i] = 0;
-    for (int i = 0; good && i < tta; i++) {
+    for (int i = 0; good && i < tiler->n_copies; i++) {
+        tiler->copy = i;
         const unsigned symmetry = mirrors[i % 4] | (i >= 4 ? TRANSPOSE : 0u);
         const bool turned = symmetry & TRANSPOSE;
         make_copy(symmetry, image, model->channels, height, width, copy);
@@ -149,14 +158,14 @@ static bool run_copies(struct tiler *tiler, const float *image, uint32_t height,
             add_copy(symmetry, copy_probs, model->n_classes, height, width, probs);
     }
     for (size_t i = 0; good && i < n_probs; i++)
-        probs[i] /= (float)tta;
+        probs[i] /= (float)tiler->n_copies;
     free(copy);
     free(copy_probs);
     return good;
 }
 
-bool unet_infer(struct unet_session *session, const float *image, uint32_t height, uint32_t width,
-                int tta, float *probs, struct err *err) {
+bool infer_image(struct unet_session *session, const float *image, uint32_t height, uint32_t width,
+                 int tta, const struct infer_progress *progress, float *probs, struct err *err) {
     const struct plan_model *model = &unet_session_plan(session)->model;
     if (tta != 1 && tta != 4 && tta != 8)
         return err_set(err, ERR_USAGE, "%d copies for averaging: there are 1, 4 and 8", tta);
@@ -167,6 +176,8 @@ bool unet_infer(struct unet_session *session, const float *image, uint32_t heigh
         .model = model,
         .input_tile = (size_t)model->channels * model->in_h * model->in_w,
         .output_tile = (size_t)model->n_classes * model->out_h * model->out_w,
+        .progress = progress,
+        .n_copies = tta,
     };
     tiler.input = malloc(model->batch * tiler.input_tile * sizeof(float));
     tiler.output = malloc(model->batch * tiler.output_tile * sizeof(float));
@@ -176,10 +187,15 @@ bool unet_infer(struct unet_session *session, const float *image, uint32_t heigh
     else if (tta == 1)
         good = run_image(&tiler, image, height, width, probs, err);
     else
-        good = run_copies(&tiler, image, height, width, tta, probs, err);
+        good = run_copies(&tiler, image, height, width, probs, err);
     free(tiler.input);
     free(tiler.output);
     return good;
+}
+
+bool unet_infer(struct unet_session *session, const float *image, uint32_t height, uint32_t width,
+                int tta, float *probs, struct err *err) {
+    return infer_image(session, image, height, width, tta, NULL, probs, err);
 }
 
 /* zero and unit of v = (stored - zero) / unit, as in runtime/data/normalise.h; for whole numbers

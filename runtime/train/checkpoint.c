@@ -40,7 +40,11 @@ static void add_metadata(struct safetensors *file, const struct unet_session *se
     safetensors_add_metadata(file, "total_steps",
                              arena_printf(arena, "%" PRIu32, info->total_steps));
     safetensors_add_metadata(file, "seed", arena_printf(arena, "%" PRIu64, info->seed));
+    safetensors_add_metadata(file, "best_metric", unet_score_name(info->best_by));
     safetensors_add_metadata(file, "best_score", arena_printf(arena, "%.17g", info->best_score));
+    safetensors_add_metadata(file, "best_step", arena_printf(arena, "%" PRIu32, info->best_step));
+    safetensors_add_metadata(file, "validations_since_best",
+                             arena_printf(arena, "%" PRIu32, info->idle_validations));
     safetensors_add_metadata(file, "model", plan->model.name);
     safetensors_add_metadata(file, "model_hash",
                              arena_printf(arena, "%016" PRIx64, plan->model.hash));
@@ -145,10 +149,25 @@ static bool check_values(struct loader *loader, const struct safetensors_entry *
     return true;
 }
 
+/* Whether a tensor has the shape of a parameter, but for the size along one axis; -1: none. */
+static bool has_shape(const struct safetensors_entry *entry, const struct plan_param *param,
+                      int free_axis) {
+    bool same = entry->rank == param->rank;
+    for (uint32_t i = 0; i < param->rank; i++)
+        same = same && (entry->dims[i] == param->dims[i] || (int)i == free_axis);
+    return same;
+}
+
+static const char *wanted_shape(struct loader *loader, const struct plan_param *param) {
+    uint64_t dims[SAFETENSORS_MAX_RANK];
+    for (uint32_t i = 0; i < param->rank; i++)
+        dims[i] = param->dims[i];
+    return shape_text(loader, param->rank, dims);
+}
+
 static bool check_tensor(struct loader *loader, const struct plan_param *param, int state) {
     const char *name = tensor_name(&loader->arena, param, state);
     const struct safetensors_entry *entry = safetensors_find(&loader->file, name);
-    uint64_t dims[SAFETENSORS_MAX_RANK];
     if (entry == NULL) {
         err_set(loader->err, ERR_INPUT, "%s: tensor %s is missing", loader->path, name);
         if (state >= 0)
@@ -159,15 +178,10 @@ static bool check_tensor(struct loader *loader, const struct plan_param *param, 
     if (entry->type != SAFETENSORS_F32)
         return err_set(loader->err, ERR_INPUT, "%s: tensor %s does not hold 32-bit floats",
                        loader->path, name);
-    bool same = entry->rank == param->rank;
-    for (uint32_t i = 0; i < param->rank; i++) {
-        dims[i] = param->dims[i];
-        same = same && entry->dims[i] == dims[i];
-    }
-    if (!same)
+    if (!has_shape(entry, param, -1))
         return err_set(loader->err, ERR_INPUT, "%s: tensor %s is %s, the model wants %s",
                        loader->path, name, shape_text(loader, entry->rank, entry->dims),
-                       shape_text(loader, param->rank, dims));
+                       wanted_shape(loader, param));
     return check_values(loader, entry);
 }
 
@@ -214,18 +228,27 @@ static bool read_number(struct loader *loader, const char *key, uint64_t most, u
 
 static bool read_info(struct loader *loader, struct unet_checkpoint_info *info) {
     const char *score = safetensors_metadata(&loader->file, "best_score");
+    const char *best_by = safetensors_metadata(&loader->file, "best_metric");
     const char *format = safetensors_metadata(&loader->file, "format");
-    uint64_t step = 0, total_steps = 0;
+    uint64_t step = 0, total_steps = 0, best_step = 0, idle = 0;
     *info = (struct unet_checkpoint_info){.best_score = INFINITY};
     if (loader->with_state && format == NULL)
         return err_set(loader->err, ERR_INPUT,
                        "%s: no metadata, so it does not say where training stands", loader->path);
     if (!read_number(loader, "seed", UINT64_MAX, &info->seed) ||
         !read_number(loader, "step", UINT32_MAX, &step) ||
-        !read_number(loader, "total_steps", UINT32_MAX, &total_steps))
+        !read_number(loader, "total_steps", UINT32_MAX, &total_steps) ||
+        !read_number(loader, "best_step", UINT32_MAX, &best_step) ||
+        !read_number(loader, "validations_since_best", UINT32_MAX, &idle))
         return false;
+    if (best_by != NULL && !unet_score_find(best_by, &info->best_by, NULL))
+        return err_set(loader->err, ERR_INPUT,
+                       "%s: metadata best_metric: \"%.40s\" is no score of validation",
+                       loader->path, best_by);
     info->step = (uint32_t)step;
     info->total_steps = (uint32_t)total_steps;
+    info->best_step = (uint32_t)best_step;
+    info->idle_validations = (uint32_t)idle;
     char *end = NULL;
     if (score != NULL)
         info->best_score = strtod(score, &end);
@@ -235,25 +258,28 @@ static bool read_info(struct loader *loader, struct unet_checkpoint_info *info) 
     return true;
 }
 
+static bool write_tensor(struct loader *loader, uint32_t index, int state) {
+    const struct plan_param *param = &loader->plan->params[index];
+    const struct safetensors_entry *entry =
+        safetensors_find(&loader->file, tensor_name(&loader->arena, param, state));
+    /* the data of a file may lie at any address */
+    float *data = malloc(entry->size_bytes);
+    if (data == NULL)
+        return err_set(loader->err, ERR_IO, "%s: out of memory for tensor %s", loader->path,
+                       entry->name);
+    memcpy(data, entry->data, entry->size_bytes);
+    const bool done = unet_session_write_param(loader->session, index, state, data, loader->err);
+    free(data);
+    return done;
+}
+
 static bool write_tensors(struct loader *loader) {
     for (uint32_t i = 0; i < loader->plan->n_params; i++) {
         const struct plan_param *param = &loader->plan->params[i];
         const int n_states = loader->with_state ? (int)param->n_states : 0;
-        for (int state = -1; state < n_states; state++) {
-            const struct safetensors_entry *entry =
-                safetensors_find(&loader->file, tensor_name(&loader->arena, param, state));
-            /* the data of a file may lie at any address */
-            float *data = malloc(entry->size_bytes);
-            if (data == NULL)
-                return err_set(loader->err, ERR_IO, "%s: out of memory for tensor %s", loader->path,
-                               entry->name);
-            memcpy(data, entry->data, entry->size_bytes);
-            const bool done =
-                unet_session_write_param(loader->session, i, state, data, loader->err);
-            free(data);
-            if (!done)
+        for (int state = -1; state < n_states; state++)
+            if (!write_tensor(loader, i, state))
                 return false;
-        }
     }
     return true;
 }
@@ -273,6 +299,133 @@ bool unet_checkpoint_load(struct unet_session *session, const char *path, bool w
         return false;
     const bool done = check_model(&loader) && check_tensors(&loader) &&
                       read_info(&loader, info != NULL ? info : &ignored) && write_tensors(&loader);
+    safetensors_free(&loader.file);
+    arena_free(&loader.arena);
+    return done;
+}
+
+/* ---- weights for another training ---- */
+
+#define LISTED_DIFFERENCES 4
+
+struct differences {
+    const char *text; /* "; "-separated */
+    uint32_t count;
+};
+
+static void add_difference(struct loader *loader, struct differences *all, const char *text) {
+    if (all->count < LISTED_DIFFERENCES)
+        all->text =
+            arena_printf(&loader->arena, "%s%s%s", all->text, all->count > 0 ? "; " : "", text);
+    all->count++;
+}
+
+/* "dec1/conv2" of "dec1/conv2.weight". */
+static size_t layer_length(const char *name) {
+    const char *dot = strrchr(name, '.');
+    return dot != NULL ? (size_t)(dot - name) : strlen(name);
+}
+
+/* Whether a parameter belongs to the layer that scores the classes: the model's last. */
+static bool scores_classes(const struct plan *plan, const struct plan_param *param) {
+    const char *last = plan->params[plan->n_params - 1].name;
+    const size_t length = layer_length(last);
+    const uint32_t out = param->rank > 1 && param->transposed ? param->dims[1] : param->dims[0];
+    return layer_length(param->name) == length && memcmp(param->name, last, length) == 0 &&
+           out == plan->model.n_classes;
+}
+
+/* Where the file has another number of classes in this parameter. */
+static bool has_other_classes(struct loader *loader, const struct plan_param *param) {
+    const struct safetensors_entry *entry = safetensors_find(&loader->file, param->name);
+    return entry != NULL && entry->type == SAFETENSORS_F32 && scores_classes(loader->plan, param) &&
+           !has_shape(entry, param, -1) &&
+           has_shape(entry, param, param->rank > 1 && param->transposed ? 1 : 0);
+}
+
+static void compare_param(struct loader *loader, const struct plan_param *param,
+                          struct differences *all) {
+    const struct safetensors_entry *entry = safetensors_find(&loader->file, param->name);
+    struct arena *arena = &loader->arena;
+    if (entry == NULL)
+        add_difference(
+            loader, all,
+            arena_printf(arena, "%s (%s) is missing", param->name, wanted_shape(loader, param)));
+    else if (!has_shape(entry, param, -1))
+        add_difference(loader, all,
+                       arena_printf(arena, "%s is %s, the model wants %s", param->name,
+                                    shape_text(loader, entry->rank, entry->dims),
+                                    wanted_shape(loader, param)));
+    else if (entry->type != SAFETENSORS_F32)
+        add_difference(loader, all,
+                       arena_printf(arena, "%s does not hold 32-bit floats", param->name));
+}
+
+static bool is_param(const struct plan *plan, const char *name) {
+    for (uint32_t i = 0; i < plan->n_params; i++)
+        if (strcmp(plan->params[i].name, name) == 0)
+            return true;
+    return false;
+}
+
+/* Compares the file's weights with the model's, but for another number of classes. */
+static bool check_weights(struct loader *loader) {
+    const struct plan *plan = loader->plan;
+    struct differences all = {.text = ""};
+    for (uint32_t i = 0; i < plan->n_params; i++)
+        if (!has_other_classes(loader, &plan->params[i]))
+            compare_param(loader, &plan->params[i], &all);
+    for (size_t i = 0; i < loader->file.n_entries; i++) {
+        const struct safetensors_entry *entry = &loader->file.entries[i];
+        if (!is_state_name(entry->name) && !is_param(plan, entry->name))
+            add_difference(loader, &all,
+                           arena_printf(&loader->arena, "%.100s (%s) is none of the model's",
+                                        entry->name, shape_text(loader, entry->rank, entry->dims)));
+    }
+    if (all.count == 0)
+        return true;
+    err_set(loader->err, ERR_INPUT, "%s: weights of another network: %s%s", loader->path, all.text,
+            all.count > LISTED_DIFFERENCES ? "; ..." : "");
+    return err_hint(loader->err,
+                    "%u tensors differ; only the number of classes may, in the layer "
+                    "that scores them",
+                    all.count);
+}
+
+static bool load_weights(struct loader *loader, bool *fresh_scores_out) {
+    const struct plan *plan = loader->plan;
+    bool fresh = false;
+    for (uint32_t i = 0; i < plan->n_params; i++)
+        fresh = fresh || has_other_classes(loader, &plan->params[i]);
+    *fresh_scores_out = fresh;
+    if (!check_weights(loader))
+        return false;
+    for (uint32_t i = 0; i < plan->n_params; i++) {
+        const struct plan_param *param = &plan->params[i];
+        if ((!fresh || !scores_classes(plan, param)) &&
+            !check_values(loader, safetensors_find(&loader->file, param->name)))
+            return false;
+    }
+    for (uint32_t i = 0; i < plan->n_params; i++)
+        if ((!fresh || !scores_classes(plan, &plan->params[i])) && !write_tensor(loader, i, -1))
+            return false;
+    return true;
+}
+
+bool unet_checkpoint_load_weights(struct unet_session *session, const char *path,
+                                  char **fresh_layer_out, struct err *err) {
+    struct loader loader = {
+        .session = session, .plan = unet_session_plan(session), .path = path, .err = err};
+    bool fresh = false;
+    if (fresh_layer_out != NULL)
+        *fresh_layer_out = NULL;
+    if (!safetensors_load(path, &loader.file, err))
+        return false;
+    const bool done = load_weights(&loader, &fresh);
+    if (done && fresh && fresh_layer_out != NULL) {
+        const char *last = loader.plan->params[loader.plan->n_params - 1].name;
+        *fresh_layer_out = strndup(last, layer_length(last));
+    }
     safetensors_free(&loader.file);
     arena_free(&loader.arena);
     return done;

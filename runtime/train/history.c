@@ -4,37 +4,50 @@
 #include "runtime/train/history.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "common/file.h"
 
-static const char header[] = "step,loss,accuracy,learning_rate,seconds,data_seconds,"
-                             "validation_loss,validation_pixel_error,validation_iou\n";
+#define HEADER_ROOM 400
+
+/* Writes the header row, its newline included; returns its length. */
+static size_t make_header(char header[HEADER_ROOM]) {
+    int used = snprintf(header, HEADER_ROOM,
+                        "step,loss,accuracy,learning_rate,seconds,data_seconds,prepare_seconds");
+    for (int i = 0; i < UNET_SCORE_COUNT; i++)
+        used += snprintf(header + used, HEADER_ROOM - (size_t)used, ",validation_%s",
+                         unet_score_name((enum unet_score)i));
+    used += snprintf(header + used, HEADER_ROOM - (size_t)used, "\n");
+    return (size_t)used;
+}
 
 /* Reads the start of a row; false for a line that is none, such as one cut off by a crash. */
-static bool read_row(const char *line, uint32_t *step, double *seconds, double *data_seconds) {
+static bool read_row(const char *line, uint32_t *step, struct history_times *times) {
     double loss, accuracy, rate;
-    return sscanf(line, "%u,%lf,%lf,%lf,%lf,%lf,", step, &loss, &accuracy, &rate, seconds,
-                  data_seconds) == 6;
+    return sscanf(line, "%u,%lf,%lf,%lf,%lf,%lf,%lf,", step, &loss, &accuracy, &rate,
+                  &times->total_seconds, &times->data_seconds, &times->prepare_seconds) == 7;
 }
 
 /* Copies the rows up to steps_done; text is the old file, ended by a zero byte. */
 static bool copy_rows(struct history *history, const char *text, uint32_t steps_done, FILE *to,
                       struct err *err) {
-    if (strncmp(text, header, sizeof(header) - 1) != 0) {
-        err_set(err, ERR_INPUT, "%s: is not the metrics of a training run", history->path);
+    char header[HEADER_ROOM];
+    const size_t length = make_header(header);
+    if (strncmp(text, header, length) != 0) {
+        err_set(err, ERR_INPUT, "%s: is not the metrics of a training run of this version",
+                history->path);
         return err_hint(err, "move it away, or choose another output directory");
     }
-    for (const char *line = text + sizeof(header) - 1, *end; (end = strchr(line, '\n')) != NULL;
+    for (const char *line = text + length, *end; (end = strchr(line, '\n')) != NULL;
          line = end + 1) {
         uint32_t step;
-        double seconds, data_seconds;
-        if (!read_row(line, &step, &seconds, &data_seconds) || step > steps_done)
+        struct history_times times;
+        if (!read_row(line, &step, &times) || step > steps_done)
             continue;
         fwrite(line, 1, (size_t)(end + 1 - line), to);
-        history->earlier_seconds = seconds;
-        history->earlier_data_seconds = data_seconds;
+        history->earlier = times;
     }
     return true;
 }
@@ -49,7 +62,8 @@ static bool write_start(struct history *history, uint32_t steps_done, struct err
         return false;
     bool good = file_writer_open(&writer, history->path, err);
     if (good) {
-        fputs(header, writer.stream);
+        char header[HEADER_ROOM];
+        fwrite(header, 1, make_header(header), writer.stream);
         good =
             text == NULL || copy_rows(history, (const char *)text, steps_done, writer.stream, err);
         if (good)
@@ -75,17 +89,20 @@ bool history_open(struct history *history, const char *path, uint32_t steps_done
 }
 
 bool history_add(struct history *history, const struct unet_train_progress *progress,
-                 double data_seconds, struct err *err) {
+                 const struct history_times *times, struct err *err) {
     FILE *stream = history->stream;
-    fprintf(stream, "%u,%.9g,%.9g,%.9g,%.3f,%.3f,", progress->step, progress->loss,
+    const struct history_times *earlier = &history->earlier;
+    fprintf(stream, "%u,%.9g,%.9g,%.9g,%.3f,%.3f,%.3f", progress->step, progress->loss,
             progress->accuracy, progress->learning_rate,
-            history->earlier_seconds + progress->seconds,
-            history->earlier_data_seconds + data_seconds);
-    if (progress->has_validation)
-        fprintf(stream, "%.9g,%.9g,%.9g\n", progress->validation_loss,
-                progress->validation_pixel_error, progress->validation_iou);
-    else
-        fputs(",,\n", stream);
+            earlier->total_seconds + times->total_seconds,
+            earlier->data_seconds + times->data_seconds,
+            earlier->prepare_seconds + times->prepare_seconds);
+    for (int i = 0; i < UNET_SCORE_COUNT; i++) {
+        fputc(',', stream);
+        if (progress->has_validation && !isnan(progress->scores[i]))
+            fprintf(stream, "%.9g", progress->scores[i]);
+    }
+    fputc('\n', stream);
     if (fflush(stream) == 0 && !ferror(stream))
         return true;
     err_set(err, ERR_IO, "%s: cannot write: %s", history->path, strerror(errno));

@@ -7,7 +7,10 @@
  *   learning_rate
  *   seconds                 since the training began, added up over resumed runs
  *   data_seconds            of these, waiting for samples
- *   validation_loss, validation_pixel_error, validation_iou      empty where nothing was validated
+ *   prepare_seconds         making the samples of these steps, at the same time as the steps, added
+ *                           up over the threads that do it
+ *   validation_loss, ...    one for each score of validation, in the order of enum unet_score;
+ * empty where nothing was validated, or the score is undefined or not computed
  */
 #ifndef UNET_HISTORY_H
 #define UNET_HISTORY_H
@@ -17,10 +20,14 @@
 #include "common/err.h"
 #include "runtime/runtime.h"
 
+struct history_times {
+    double total_seconds, data_seconds, prepare_seconds; /* of a run so far */
+};
+
 struct history {
     FILE *stream;
     char *path;
-    double earlier_seconds, earlier_data_seconds; /* of the runs that were resumed */
+    struct history_times earlier; /* of the runs that were resumed */
 };
 
 /*
@@ -30,7 +37,7 @@ struct history {
  */
 bool history_open(struct history *history, const char *path, uint32_t steps_done, struct err *err);
 bool history_add(struct history *history, const struct unet_train_progress *progress,
-                 double data_seconds, struct err *err);
+                 const struct history_times *times, struct err *err);
 void history_close(struct history *history); /* safe on a zeroed one */
 
 #endif

@@ -15,11 +15,14 @@
 #include "common/log.h"
 #include "runtime/data/dataset.h"
 #include "runtime/data/sampler.h"
+#include "runtime/data/weightmap.h"
 #include "runtime/runtime.h"
 #include "runtime/train/history.h"
 #include "runtime/train/loader.h"
+#include "runtime/train/report.h"
 #include "runtime/train/schedule.h"
 #include "runtime/train/validate.h"
+#include "runtime/train/watch.h"
 
 #define VALIDATIONS 10 /* of a run, when nothing else is asked for */
 
@@ -28,8 +31,10 @@ volatile int unet_train_stop;
 struct trainer {
     const struct plan *plan;
     const struct unet_train_options *options;
+    struct unet_device *device;
     struct unet_session *session;
     struct dataset data, held_out;
+    struct sampler sampler;
     struct loader *loader;
     struct history history;
     struct unet_checkpoint_info info; /* what a checkpoint written now would say */
@@ -38,8 +43,14 @@ struct trainer {
     uint32_t saved_step;
     bool has_old_best, made_out_dir;
     char *last_path, *best_path, *history_path;
-    float *scratch; /* as large as the largest parameter */
-    double start_seconds, data_seconds;
+    struct history_times times;
+    struct watch watch;
+    bool diverged;             /* numbers are no longer finite */
+    bool searching, has_found; /* the first record where that is so */
+    struct report report;
+    uint32_t first_step; /* steps done before this run */
+    bool ended_early;
+    double start_seconds;
 };
 
 static double now_seconds(void) {
@@ -58,29 +69,34 @@ static char *join_path(const char *directory, const char *name) {
 
 static bool allocate(struct trainer *trainer, struct err *err) {
     const char *out_dir = trainer->options->out_dir;
-    uint64_t largest = 1;
-    for (uint32_t i = 0; i < trainer->plan->n_params; i++) {
-        const struct plan_param *param = &trainer->plan->params[i];
-        uint64_t count = 1;
-        for (uint32_t k = 0; k < param->rank; k++)
-            count *= param->dims[k];
-        largest = MAX(largest, count);
-    }
-    trainer->scratch = malloc(largest * sizeof(float));
     trainer->last_path = join_path(out_dir, "last.safetensors");
     trainer->best_path = join_path(out_dir, "best.safetensors");
     trainer->history_path = join_path(out_dir, "metrics.csv");
-    if (trainer->scratch != NULL && trainer->last_path != NULL && trainer->best_path != NULL &&
-        trainer->history_path != NULL)
+    if (trainer->last_path != NULL && trainer->best_path != NULL && trainer->history_path != NULL)
         return true;
     return err_set(err, ERR_INPUT, "no memory for a training run");
 }
 
+static bool holds_out(const struct unet_train_options *options) {
+    return options->val_dir != NULL || options->val_frames != NULL || options->folds > 0;
+}
+
 static bool check_options(const struct trainer *trainer, struct err *err) {
     const struct unet_train_options *options = trainer->options;
-    if (options->val_dir != NULL && options->val_frames != NULL)
+    enum unet_score ignored;
+    if ((options->val_dir != NULL) + (options->val_frames != NULL) + (options->folds > 0) > 1)
+        return err_set(
+            err, ERR_USAGE,
+            "validation data is named twice: by a directory, a list of frames or a fold");
+    if (options->folds == 0 && options->fold > 0)
+        return err_set(err, ERR_USAGE, "fold %u of how many folds?", options->fold);
+    if (options->resume != NULL && options->init_from != NULL)
+        return err_set(err, ERR_USAGE, "a run is continued or starts from weights, not both");
+    if ((options->best != NULL || options->patience > 0) && !holds_out(options))
         return err_set(err, ERR_USAGE,
-                       "validation data is named twice: by its directory and by a list of frames");
+                       "the best weights cannot be told: there is no validation data");
+    if (options->best != NULL && !unet_score_find(options->best, &ignored, err))
+        return false;
     if (plan_program_find(trainer->plan, "train_step") == NULL)
         return err_set(err, ERR_INPUT, "the plan cannot be trained: it has no program train_step");
     return true;
@@ -93,37 +109,72 @@ static bool load_data(struct trainer *trainer, struct err *err) {
     if (rows == NULL)
         return err_set(err, ERR_INPUT, "no memory for the label table");
     const struct dataset_spec spec = dataset_spec_of_model(model, rows);
-    bool good = dataset_load(options->data_dir, &spec, &trainer->data, err);
+    bool good = dataset_load(options->data_dir, &spec, &trainer->data, err) &&
+                (options->frames == NULL || dataset_keep(&trainer->data, options->frames, err));
     if (good && options->val_dir != NULL)
         good = dataset_load(options->val_dir, &spec, &trainer->held_out, err);
     else if (good && options->val_frames != NULL)
         good = dataset_select(&trainer->data, options->val_frames, &trainer->held_out, err);
+    else if (good && options->folds > 0)
+        good = dataset_select_fold(&trainer->data, options->folds, options->fold,
+                                   &trainer->held_out, err);
     free(rows);
     if (good && trainer->data.n_frames == 0)
         good = err_set(err, ERR_INPUT, "%s: holds no images to train on", options->data_dir);
-    return good;
+    return good && weightmap_apply(&trainer->data, &trainer->held_out, &model->weights, err);
 }
 
-static bool open_session(struct trainer *trainer, struct unet_device *device, struct err *err) {
-    static const char *const programs[] = {"train_step", "infer"};
-    const struct unet_session_options options = {
-        .programs = programs, .n_programs = trainer->held_out.n_frames > 0 ? 2 : 1};
-    return unet_session_open(device, trainer->plan, &options, &trainer->session, err);
+/* The programs that make an update; their number. */
+static size_t list_programs(const struct trainer *trainer, const char *programs[2]) {
+    programs[0] = "train_step";
+    programs[1] = "accumulate";
+    return trainer->plan->model.accumulate > 1 ? 2 : 1;
 }
 
-/* Weights, optimiser state, step and seed: fresh, or as the checkpoint left them. */
-static bool set_start(struct trainer *trainer, struct err *err) {
+static bool open_session(struct trainer *trainer, struct err *err) {
+    const char *programs[3];
+    struct unet_session_options options = {.programs = programs,
+                                           .n_programs = list_programs(trainer, programs)};
+    if (trainer->held_out.n_frames > 0)
+        programs[options.n_programs++] = "infer";
+    return unet_session_open(trainer->device, trainer->plan, &options, &trainer->session, err);
+}
+
+/* New weights, or those of another training. */
+static bool set_weights(struct trainer *trainer, struct err *err) {
+    const char *from = trainer->options->init_from;
+    char *fresh_layer = NULL;
+    if (!unet_session_init_weights(trainer->session, trainer->info.seed, err))
+        return false;
+    if (from == NULL)
+        return true;
+    if (!unet_checkpoint_load_weights(trainer->session, from, &fresh_layer, err))
+        return false;
+    if (fresh_layer != NULL)
+        log_print(LOG_INFO,
+                  "weights from %s; its classes are not the %u of the model, so layer %s starts "
+                  "with new weights",
+                  from, trainer->plan->model.n_classes, fresh_layer);
+    else
+        log_print(LOG_INFO, "weights from %s", from);
+    free(fresh_layer);
+    return true;
+}
+
+static bool start_new(struct trainer *trainer, struct err *err) {
     const struct unet_train_options *options = trainer->options;
     struct unet_checkpoint_info *info = &trainer->info;
-    if (options->resume == NULL) {
-        *info = (struct unet_checkpoint_info){.seed = options->seed, .best_score = INFINITY};
-        info->total_steps =
-            options->steps > 0 ? options->steps : trainer->plan->model.default_steps;
-        if (info->total_steps == 0)
-            return err_set(err, ERR_INPUT, "the model does not say how many steps to train") ||
-                   err_hint(err, "give the number of steps");
-        return unet_session_init_weights(trainer->session, info->seed, err);
-    }
+    *info = (struct unet_checkpoint_info){.seed = options->seed, .best_score = INFINITY};
+    info->total_steps = options->steps > 0 ? options->steps : trainer->plan->model.default_steps;
+    if (info->total_steps == 0)
+        return err_set(err, ERR_INPUT, "the model does not say how many steps to train") ||
+               err_hint(err, "give the number of steps");
+    return set_weights(trainer, err);
+}
+
+static bool start_resumed(struct trainer *trainer, struct err *err) {
+    const struct unet_train_options *options = trainer->options;
+    struct unet_checkpoint_info *info = &trainer->info;
     if (!unet_checkpoint_load(trainer->session, options->resume, true, info, err))
         return false;
     if (options->seed != 0 && options->seed != info->seed)
@@ -146,6 +197,32 @@ static bool set_start(struct trainer *trainer, struct err *err) {
     return true;
 }
 
+/* What "best" means: as asked for, else as the checkpoint has it. */
+static bool choose_score(struct trainer *trainer, struct err *err) {
+    struct unet_checkpoint_info *info = &trainer->info;
+    enum unet_score score = info->best_by;
+    if (trainer->options->best != NULL && !unet_score_find(trainer->options->best, &score, err))
+        return false;
+    if (score == info->best_by)
+        return true;
+    if (!isinf(info->best_score))
+        log_print(LOG_WARNING,
+                  "the best weights were chosen by %s before, by %s from now on: the best so far "
+                  "does not count",
+                  unet_score_name(info->best_by), unet_score_name(score));
+    info->best_by = score;
+    info->best_score = INFINITY;
+    info->best_step = info->idle_validations = 0;
+    return true;
+}
+
+/* Weights, optimiser state, step and seed. */
+static bool set_start(struct trainer *trainer, struct err *err) {
+    const bool resumed = trainer->options->resume != NULL;
+    return (resumed ? start_resumed(trainer, err) : start_new(trainer, err)) &&
+           choose_score(trainer, err);
+}
+
 /* Before the costly part of the start, so that a bad place is known at once. */
 static bool make_output(struct trainer *trainer, struct err *err) {
     const char *out_dir = trainer->options->out_dir;
@@ -166,11 +243,19 @@ static bool open_output(struct trainer *trainer, struct err *err) {
     return history_open(&trainer->history, trainer->history_path, trainer->info.step, err);
 }
 
-static bool open_loader(struct trainer *trainer, struct err *err) {
-    const struct sampler sampler =
-        sampler_of_model(&trainer->plan->model, &trainer->data, trainer->info.seed);
-    return loader_open(&sampler, trainer->info.step, trainer->info.total_steps, &trainer->loader,
-                       err);
+/* Samples of the steps from the present one on. */
+static bool open_loader(struct trainer *trainer, uint32_t end_step, struct err *err) {
+    const uint32_t batches = trainer->plan->model.accumulate;
+    if ((uint64_t)trainer->info.total_steps * batches > UINT32_MAX)
+        return err_set(err, ERR_INPUT, "%u steps of %u batches each are too many to count",
+                       trainer->info.total_steps, batches);
+    return loader_open(&trainer->sampler, trainer->info.step * batches, end_step * batches,
+                       trainer->options->loader_threads, &trainer->loader, err);
+}
+
+static bool open_samples(struct trainer *trainer, struct err *err) {
+    sampler_open(&trainer->sampler, &trainer->plan->model, &trainer->data, trainer->info.seed);
+    return open_loader(trainer, trainer->info.total_steps, err);
 }
 
 static void set_intervals(struct trainer *trainer) {
@@ -181,77 +266,136 @@ static void set_intervals(struct trainer *trainer) {
         options->checkpoint_every > 0 ? options->checkpoint_every : trainer->validate_every;
 }
 
-static bool write_batch(struct trainer *trainer, const struct loader_batch *batch,
-                        struct err *err) {
+static bool write_batch(struct trainer *trainer, const char *program,
+                        const struct loader_batch *batch, struct err *err) {
     const struct plan_model *model = &trainer->plan->model;
     const size_t image = (size_t)model->batch * model->channels * model->in_h * model->in_w;
     const size_t pixels = (size_t)model->batch * model->out_h * model->out_w;
-    return unet_session_write(trainer->session, "train_step", "image", batch->image,
+    return unet_session_write(trainer->session, program, "image", batch->image,
                               image * sizeof(float), err) &&
-           unet_session_write(trainer->session, "train_step", "labels", batch->labels,
+           unet_session_write(trainer->session, program, "labels", batch->labels,
                               pixels * sizeof(uint32_t), err) &&
-           unet_session_write(trainer->session, "train_step", "weights", batch->weights,
+           unet_session_write(trainer->session, program, "weights", batch->weights,
                               pixels * sizeof(float), err);
 }
 
 /* What to do after numbers have left the range of floats. */
-static bool report_divergence(const struct trainer *trainer, struct err *err) {
+static bool report_divergence(struct trainer *trainer, struct err *err) {
+    trainer->diverged = true;
     if (trainer->saved_path != NULL)
         return err_hint(err, "lower the learning rate; the weights after step %u are in %s",
                         trainer->saved_step, trainer->saved_path);
     return err_hint(err, "lower the learning rate; no checkpoint was written yet");
 }
 
+/* Every run of a program of a step, so that the search for an origin can look into it. */
+static bool run_program(struct trainer *trainer, const char *program, struct err *err) {
+    if (trainer->searching)
+        return watch_run(&trainer->watch, trainer->session, program, &trainer->has_found, err);
+    return unet_session_run(trainer->session, program, err);
+}
+
+/* Batch number `batch` of an update; the last one makes it. */
+static bool run_batch(struct trainer *trainer, uint32_t batch, float loss[LOSS_WORDS],
+                      struct err *err) {
+    const struct unet_checkpoint_info *info = &trainer->info;
+    const bool is_last = batch + 1 == trainer->plan->model.accumulate;
+    const char *program = is_last ? "train_step" : "accumulate";
+    const double wait_start = now_seconds();
+    const struct loader_batch *samples = loader_next(trainer->loader);
+    trainer->times.data_seconds += now_seconds() - wait_start;
+    trainer->times.prepare_seconds += samples->prepare_seconds;
+    return write_batch(trainer, program, samples, err) &&
+           unet_session_set_batch(trainer->session, info->seed, info->step, batch,
+                                  info->total_steps, 0, err) &&
+           run_program(trainer, program, err) &&
+           unet_session_read(trainer->session, program, "loss", loss, LOSS_WORDS * sizeof(float),
+                             err);
+}
+
+/* One update. Its loss is the mean of those of its batches. */
 static bool run_step(struct trainer *trainer, struct unet_train_progress *progress,
                      struct err *err) {
-    struct unet_checkpoint_info *info = &trainer->info;
-    float loss[LOSS_WORDS];
-    const double wait_start = now_seconds();
-    const struct loader_batch *batch = loader_next(trainer->loader);
-    trainer->data_seconds += now_seconds() - wait_start;
-    if (!write_batch(trainer, batch, err) ||
-        !unet_session_set_step(trainer->session, info->seed, info->step, info->total_steps, 0,
-                               err) ||
-        !unet_session_run(trainer->session, "train_step", err) ||
-        !unet_session_read(trainer->session, "train_step", "loss", loss, sizeof(loss), err))
-        return false;
+    const struct unet_checkpoint_info *info = &trainer->info;
+    const uint32_t batches = trainer->plan->model.accumulate;
+    double loss = 0, correct = 0, counted = 0;
+    for (uint32_t batch = 0; batch < batches; batch++) {
+        float words[LOSS_WORDS];
+        if (!run_batch(trainer, batch, words, err))
+            return false;
+        loss += (double)words[0] / batches;
+        correct += (double)words[3];
+        counted += (double)words[4];
+    }
     *progress = (struct unet_train_progress){
         .step = info->step + 1,
         .total_steps = info->total_steps,
-        .loss = loss[0],
-        .accuracy = loss[4] > 0 ? loss[3] / loss[4] : 0,
+        .loss = (float)loss,
+        .accuracy = counted > 0 ? (float)(correct / counted) : 0,
         .learning_rate =
             schedule_learning_rate(&trainer->plan->model, info->step, info->total_steps),
     };
-    if (!isfinite(loss[0])) {
+    if (!isfinite(progress->loss)) {
         err_set(err, ERR_INPUT, "step %u: the loss is %s", info->step + 1,
-                isnan(loss[0]) ? "not a number" : "infinite");
+                isnan(progress->loss) ? "not a number" : "infinite");
         return report_divergence(trainer, err);
     }
     return true;
 }
 
-/* A finite loss does not tell of the update that followed it. */
-static bool check_weights(struct trainer *trainer, struct err *err) {
-    for (uint32_t i = 0; i < trainer->plan->n_params; i++) {
-        const struct plan_param *param = &trainer->plan->params[i];
-        uint64_t count = 1;
-        for (uint32_t k = 0; k < param->rank; k++)
-            count *= param->dims[k];
-        if (!unet_session_read_param(trainer->session, i, -1, trainer->scratch, err))
+/* Looks at weights and optimiser state: a finite loss does not tell of the update after it. */
+static bool check_state(struct trainer *trainer, struct err *err) {
+    bool finite;
+    const char *name = "";
+    if (!watch_keep(&trainer->watch, trainer->session, trainer->info.step, &finite, &name, err))
+        return false;
+    if (finite)
+        return true;
+    err_set(err, ERR_INPUT, "step %u: %s holds numbers that are not finite", trainer->info.step,
+            name);
+    return report_divergence(trainer, err);
+}
+
+/* The same steps again from the kept state, one record at a time, in a session of their own. */
+static bool repeat_steps(struct trainer *trainer, uint32_t end_step, struct err *err) {
+    const char *programs[2];
+    const struct unet_session_options options = {
+        .programs = programs, .n_programs = list_programs(trainer, programs), .stepped = true};
+    struct unet_train_progress progress;
+    trainer->info.step = trainer->watch.kept_step;
+    if (!unet_session_open(trainer->device, trainer->plan, &options, &trainer->session, err) ||
+        !watch_restore(&trainer->watch, trainer->session, err) ||
+        !open_loader(trainer, end_step, err))
+        return false;
+    for (; trainer->info.step < end_step && !unet_train_stop; trainer->info.step++)
+        if (!run_step(trainer, &progress, err))
             return false;
-        for (uint64_t k = 0; k < count; k++)
-            if (!isfinite(trainer->scratch[k])) {
-                err_set(err, ERR_INPUT, "step %u: %s holds a number that is not finite",
-                        trainer->info.step, param->name);
-                return report_divergence(trainer, err);
-            }
-    }
     return true;
 }
 
+/* Replaces an error that says what was seen by one that says where it began. */
+static void find_origin(struct trainer *trainer, uint32_t end_step, struct err *err) {
+    struct err found = {.code = ERR_NONE};
+    log_print(LOG_INFO, "%s; repeating the last %u steps to find the layer", err->text,
+              end_step - trainer->watch.kept_step);
+    loader_close(trainer->loader);
+    unet_session_close(trainer->session);
+    trainer->loader = NULL;
+    trainer->session = NULL;
+    trainer->searching = true;
+    const bool finite = repeat_steps(trainer, end_step, &found);
+    if (trainer->has_found)
+        err_set(err, ERR_INPUT, "step %u: %s", trainer->info.step + 1, found.text);
+    else if (finite && !unet_train_stop)
+        err_set(err, ERR_INPUT,
+                "step %u: numbers were not finite, but when the same steps were repeated, they "
+                "were: the device does not compute the same twice",
+                end_step);
+    report_divergence(trainer, err);
+}
+
 static bool save_last(struct trainer *trainer, struct err *err) {
-    if (!check_weights(trainer, err) ||
+    if (!check_state(trainer, err) ||
         !unet_checkpoint_save(trainer->session, trainer->last_path, &trainer->info, err))
         return false;
     trainer->saved_path = trainer->last_path;
@@ -263,24 +407,44 @@ static bool save_last(struct trainer *trainer, struct err *err) {
     return true;
 }
 
-/* Scores the held-out frames and keeps the weights when they are the best so far. */
+/* Keeps the weights when they are the best so far. */
+static bool keep_best(struct trainer *trainer, const struct validation *validation,
+                      struct err *err) {
+    struct unet_checkpoint_info *info = &trainer->info;
+    const double score = validation->scores[info->best_by];
+    if (isnan(score) && info->idle_validations == 0)
+        log_print(
+            LOG_WARNING,
+            "step %u: %s is undefined on the held-out frames, so no weights are the best by it",
+            info->step, unet_score_name(info->best_by));
+    info->idle_validations++;
+    if (!unet_score_is_better(info->best_by, score, info->best_score))
+        return true;
+    info->best_score = score;
+    info->best_step = info->step;
+    info->idle_validations = 0;
+    trainer->has_old_best = false;
+    return check_state(trainer, err) &&
+           unet_checkpoint_save(trainer->session, trainer->best_path, info, err);
+}
+
+/* Scores the held-out frames. */
 static bool validate_step(struct trainer *trainer, struct unet_train_progress *progress,
                           struct validation *validation, struct err *err) {
     bool finished;
-    if (!validate_frames(trainer->session, &trainer->held_out, validation, &finished, err))
+    if (!validate_frames(trainer->session, &trainer->held_out, trainer->info.best_by, validation,
+                         &finished, err))
         return false;
     if (!finished)
         return true;
     progress->has_validation = true;
-    progress->validation_loss = validation->loss;
-    progress->validation_pixel_error = validation->pixel_error;
-    progress->validation_iou = validation->iou;
-    if (!(validation->loss < trainer->info.best_score))
-        return true;
-    trainer->info.best_score = validation->loss;
-    trainer->has_old_best = false;
-    return check_weights(trainer, err) &&
-           unet_checkpoint_save(trainer->session, trainer->best_path, &trainer->info, err);
+    memcpy(progress->scores, validation->scores, sizeof(progress->scores));
+    return keep_best(trainer, validation, err);
+}
+
+static bool is_out_of_patience(const struct trainer *trainer) {
+    return trainer->options->patience > 0 &&
+           trainer->info.idle_validations >= trainer->options->patience;
 }
 
 static bool train_step(struct trainer *trainer, struct err *err) {
@@ -292,55 +456,80 @@ static bool train_step(struct trainer *trainer, struct err *err) {
         return false;
     const uint32_t done = ++info->step;
     const bool is_last = done == info->total_steps;
+    if (watch_is_due(&trainer->watch, done) && !check_state(trainer, err))
+        return false;
     if (trainer->held_out.n_frames > 0 && !unet_train_stop &&
         (is_last || done % trainer->validate_every == 0) &&
         !validate_step(trainer, &progress, &validation, err))
         return false;
     progress.seconds = now_seconds() - trainer->start_seconds;
-    if (!history_add(&trainer->history, &progress, trainer->data_seconds, err))
+    trainer->times.total_seconds = progress.seconds;
+    if (!history_add(&trainer->history, &progress, &trainer->times, err))
         return false;
     if (options->progress != NULL)
         options->progress(&progress, options->user);
     if (progress.has_validation)
-        validate_warn_collapse(&validation, &trainer->plan->model, done);
-    if (is_last || unet_train_stop || done % trainer->checkpoint_every == 0)
+        report_validation(&trainer->report, &trainer->plan->model, &validation, done);
+    trainer->ended_early = progress.has_validation && !is_last && is_out_of_patience(trainer);
+    if (is_last || unet_train_stop || trainer->ended_early || done % trainer->checkpoint_every == 0)
         return save_last(trainer, err);
     return true;
 }
 
 static bool run_steps(struct trainer *trainer, struct err *err) {
     trainer->start_seconds = now_seconds();
-    while (trainer->info.step < trainer->info.total_steps)
+    if (!check_state(trainer, err))
+        return false;
+    while (trainer->info.step < trainer->info.total_steps && !unet_train_stop &&
+           !trainer->ended_early)
         if (!train_step(trainer, err))
             return false;
-        else if (unet_train_stop)
-            break;
     return true;
+}
+
+static bool train(struct trainer *trainer, struct err *err) {
+    if (!check_options(trainer, err) || !allocate(trainer, err) || !load_data(trainer, err) ||
+        !make_output(trainer, err) || !open_session(trainer, err) || !set_start(trainer, err) ||
+        !watch_open(&trainer->watch, trainer->plan, err) || !open_output(trainer, err) ||
+        !open_samples(trainer, err))
+        return false;
+    set_intervals(trainer);
+    trainer->first_step = trainer->info.step;
+    report_data(&trainer->plan->model, &trainer->data, &trainer->held_out);
+    if (run_steps(trainer, err))
+        return true;
+    if (trainer->diverged && trainer->watch.kept_seconds > 0)
+        find_origin(trainer, MIN(trainer->info.step + 1, trainer->info.total_steps), err);
+    return false;
 }
 
 static void close_trainer(struct trainer *trainer) {
     loader_close(trainer->loader);
+    sampler_close(&trainer->sampler);
     history_close(&trainer->history);
     unet_session_close(trainer->session);
+    watch_close(&trainer->watch);
     dataset_free(&trainer->data);
     dataset_free(&trainer->held_out);
-    free(trainer->scratch);
     free(trainer->last_path);
     free(trainer->best_path);
     free(trainer->history_path);
 }
 
 bool unet_train(struct unet_device *device, const struct plan *plan,
-                const struct unet_train_options *options, struct err *err) {
-    struct trainer trainer = {.plan = plan, .options = options};
-    bool good = check_options(&trainer, err) && allocate(&trainer, err) &&
-                load_data(&trainer, err) && make_output(&trainer, err) &&
-                open_session(&trainer, device, err) && set_start(&trainer, err) &&
-                open_output(&trainer, err) && open_loader(&trainer, err);
-    if (good) {
-        set_intervals(&trainer);
-        good = run_steps(&trainer, err);
-    }
+                const struct unet_train_options *options, struct unet_train_result *result_out,
+                struct err *err) {
+    struct err unused;
+    err = err != NULL ? err : &unused;
+    struct trainer trainer = {.plan = plan, .options = options, .device = device};
+    const bool good = train(&trainer, err);
+    if (good && result_out != NULL)
+        *result_out = (struct unet_train_result){
+            .end = trainer.info.step >= trainer.info.total_steps ? UNET_TRAIN_COMPLETE
+                   : trainer.ended_early                         ? UNET_TRAIN_EARLY
+                                                                 : UNET_TRAIN_INTERRUPTED,
+            .info = trainer.info,
+            .steps_done = trainer.info.step - trainer.first_step};
     close_trainer(&trainer);
     if (!good && trainer.made_out_dir)
         rmdir(options->out_dir); /* stays when a file was written */

@@ -13,19 +13,14 @@
 #include "runtime/runtime.h"
 
 struct validation {
-    double loss;         /* cross-entropy, weighted as in training */
-    double pixel_error;  /* 1 - largest F1 of the last class over all thresholds */
-    double iou;          /* of the last class */
-    bool one_class_only; /* every pixel was given the same class, though the labels hold several */
+    double scores[UNET_SCORE_COUNT]; /* NaN: undefined, or not asked for */
     uint64_t labelled[DATASET_MAX_CLASSES], predicted[DATASET_MAX_CLASSES]; /* pixels that count */
 };
 
-/* The session must hold "infer". *finished_out is false when unet_train_stop ended it early. */
+/* The session must hold "infer". chosen: computed even when it is costly. *finished_out is false
+ * when unet_train_stop ended it early. */
 bool validate_frames(struct unet_session *session, const struct dataset *frames,
-                     struct validation *out, bool *finished_out, struct err *err);
-
-/* Warns when all pixels are predicted as one class though the labels hold several. */
-void validate_warn_collapse(const struct validation *validation, const struct plan_model *model,
-                            uint32_t step);
+                     enum unet_score chosen, struct validation *out, bool *finished_out,
+                     struct err *err);
 
 #endif

@@ -2,6 +2,7 @@
 import json
 import os
 import shutil
+import struct
 import subprocess
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -16,6 +17,7 @@ def set_up(lab):
     lab.write("flipped.plan", plan[:middle] + bytes([plan[middle] ^ 1]) + plan[middle + 1:])
     lab.write("longer.plan", plan + b"more")
     lab.write("empty.plan", b"")
+    lab.good("unetrun sample pictures --count 3 --size 40x36 -q")
     model = lab.read("tiny.yaml").decode()
     lab.write("wrong.yaml", model.replace("maxpool: 2", "maxpol: 2").replace(
         "${width * 2}", "${widht * 2}").encode())
@@ -67,9 +69,27 @@ GOLDEN = [
     ("train-seed-negative", "unetrun train tiny.plan --data data --out out --seed -1"),
     ("infer-no-image", "unetrun infer tiny.plan --weights w.safetensors --out out"),
     ("infer-tta-three", "unetrun infer tiny.plan --weights w.safetensors --out out --tta 3 a.png"),
+    ("infer-min-size-alone",
+     "unetrun infer tiny.plan --weights w.safetensors --out out --min-size 9 a.png"),
+    ("infer-fill-holes-alone",
+     "unetrun infer tiny.plan --weights w.safetensors --out out --fill-holes a.png"),
+    ("infer-min-size-zero", "unetrun infer tiny.plan --weights w.safetensors --out out "
+     "--instances ids --min-size 0 a.png"),
+    ("infer-help", "unetrun infer --help"),
     ("eval-metric-unknown",
-     "unetrun eval tiny.plan --weights w.safetensors --data data --metric instances"),
+     "unetrun eval tiny.plan --weights w.safetensors --data data --metric cells"),
+    ("eval-option-of-objects",
+     "unetrun eval tiny.plan --weights w.safetensors --data data --min-size 20"),
     ("bench-truncated", "unetrun bench short.plan"),
+    ("unetrun-augment-help", "unetrun augment --help"),
+    ("augment-missing-data", "unetrun augment tiny.plan --data nowhere --out look"),
+    ("augment-truncated", "unetrun augment short.plan --data pictures --out look"),
+    ("augment-frames-unknown",
+     "unetrun augment tiny.plan --data pictures --out look --frames 17"),
+    ("augment-over-data", "unetrun augment tiny.plan --data pictures --out pictures/images"),
+    ("augment-out-unwritable", "unetrun augment tiny.plan --data pictures --out tiny.plan/x"),
+    ("train-threads-zero",
+     "unetrun train tiny.plan --data data --out out --loader-threads 0"),
     ("sample-no-directory", "unetrun sample"),
     ("sample-kind-unknown", "unetrun sample out --kind membrne"),
     ("sample-size-word", "unetrun sample out --size 64"),
@@ -131,6 +151,33 @@ def check_sample_repeats(lab):
     assert lab.read("one/images/00.png") != lab.read("three/images/00.png"), "the seed is ignored"
 
 
+def size_of_png(data):
+    assert data[:8] == b"\x89PNG\r\n\x1a\n", data[:8]
+    return struct.unpack(">II", data[16:24])
+
+
+def check_augment(lab):
+    """Pictures of the tile, its output window and the sheet; a row of text for each sample; the
+    same again with the same seed; only the frames that were asked for."""
+    command = "unetrun augment tiny.plan --data pictures --count 4 --epoch 2 -q --out "
+    table = lab.good(command + "look --seed 5").splitlines()
+    assert [row.split()[0] for row in table] == ["sample", "000", "001", "002", "003"], table
+    assert sorted(row.split()[1] for row in table[1:4]) == ["00", "01", "02"], table
+    for number in range(4):
+        for panel, side in (("image", 24), ("grid", 24), ("label", 16), ("weights", 16)):
+            name = "look/%03d-%s.png" % (number, panel)
+            assert size_of_png(lab.read(name)) == (side, side), name
+    assert size_of_png(lab.read("look/overview.png")) == (4 * 24 + 3 * 4, 4 * 24 + 3 * 4)
+    assert len(os.listdir(lab.file("look"))) == 17, os.listdir(lab.file("look"))
+    assert lab.good(command + "again --seed 5").splitlines() == table
+    for name in os.listdir(lab.file("look")):
+        assert lab.read("look/" + name) == lab.read("again/" + name), name
+    lab.good(command + "other --seed 6")
+    assert lab.read("look/overview.png") != lab.read("other/overview.png"), "the seed is ignored"
+    chosen = lab.good(command + "few --frames 01").splitlines()
+    assert [row.split()[1] for row in chosen[1:]] == ["01"] * 4, chosen
+
+
 def check_quiet(lab):
     code, out, err = lab.run("unetrun sample quiet --count 1 --size 32x32 --quiet")
     assert (code, out, err) == (0, "", ""), (code, out, err)
@@ -146,4 +193,5 @@ def check_full_disk(lab):
 
 
 CHECKS = [check_default_output, check_dump_all, check_explain, check_info_json, check_info_text,
-          check_set_changes_plan, check_sample_repeats, check_quiet, check_full_disk]
+          check_set_changes_plan, check_sample_repeats, check_augment, check_quiet,
+          check_full_disk]

@@ -95,6 +95,7 @@ def normalise(lab, text):
     # What depends on the machine, the driver or how well the compiler does: measured numbers,
     # sizes of plans.
     text = re.sub(r"\b\d+\.\d+(e[-+]?\d+)?\b", "N", text)
+    text = re.sub(r" +<?N %", " N %", text)
     text = re.sub(r"\b\d{4,} bytes", "N bytes", text)
     text = re.sub(r"\d+ records, \d+ tensors", "N records, N tensors", text)
     text = re.sub(r"\d+ s left", "N s left", text)

@@ -53,6 +53,7 @@ uint32_t hand_plan_param(struct plan *plan, const char *name, struct shape s, bo
     const enum plan_layout layout = s.c > 1 ? PLAN_LAYOUT_WEIGHTS : PLAN_LAYOUT_FLAT;
     *param = (struct plan_param){.name = arena_strdup(&plan->arena, name),
                                  .n_states = 1,
+                                 .accumulator = PLAN_NONE,
                                  .state_names = {"momentum"},
                                  .transposed = transposed,
                                  .init = init,

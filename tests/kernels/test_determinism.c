@@ -38,8 +38,8 @@ static const char *const model_text = "model: tiny\n"
                                       "labels:\n"
                                       "  - {value: 0, class: membrane}\n"
                                       "  - {value: 255, class: cell}\n"
-                                      "train: {optimiser: adam, learning_rate: 0.01, batch: 2, "
-                                      "flips: true, grey: 0.1}\n"
+                                      "train: {optimiser: adam, learning_rate: 0.01, batch: 2}\n"
+                                      "augment: {mirror: 0.5, rotate: {step: 90}}\n"
                                       "layers:\n"
                                       "  - conv: {name: a, channels: 5, kernel: 3}\n"
                                       "  - relu: {name: skip}\n"
@@ -137,7 +137,7 @@ static void train(const char *out, const char *resume, bool stop) {
                                          .validate_every = 2,
                                          .progress = stop ? stop_in_the_middle : NULL};
     unet_train_stop = 0;
-    must(unet_train(device, plan, &options, &err), &err);
+    must(unet_train(device, plan, &options, NULL, &err), &err);
     unet_train_stop = 0;
     free(out_dir);
     plan_free(plan);

@@ -118,6 +118,12 @@ static void unet_release(void **state) {
     check_model("unet-2015-release.yaml", (const char *[]){"width=2", "tile=188"}, 2);
 }
 
+/* As its settings have it: labels of instances, an update from two batches. */
+static void unet_cells(void **state) {
+    (void)state;
+    check_model("unet-cells.yaml", (const char *[]){"width=2", "tile=188", "accumulate=2"}, 3);
+}
+
 static void fcn8(void **state) {
     (void)state;
     check_model("fcn8.yaml", (const char *[]){"width=4", "tile=64"}, 2);
@@ -140,8 +146,8 @@ int main(void) {
         return 1;
     }
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(unet),           cmocka_unit_test(unet_release), cmocka_unit_test(fcn8),
-        cmocka_unit_test(sliding_window), cmocka_unit_test(demo),
+        cmocka_unit_test(unet), cmocka_unit_test(unet_release),   cmocka_unit_test(unet_cells),
+        cmocka_unit_test(fcn8), cmocka_unit_test(sliding_window), cmocka_unit_test(demo),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     uint32_t messages = unet_device_validation_count(device);

@@ -9,6 +9,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include <cmocka.h>
 
@@ -16,22 +17,36 @@
 #include "tests/passes/random_graph.h"
 
 #define N_GRAPHS 150
+#define N_BATCHES 3
 
 static const struct interpret_context context = {.seed = 3, .step = 7, .learning_rate = 0.1};
 
-static void build_training_graph(struct graph *graph, struct arena *arena, uint64_t seed) {
+/* What becomes of the gradients: an update each batch, the last batch of an update, an earlier one.
+ */
+enum use { UPDATE, UPDATE_MEAN, ACCUMULATE };
+
+static void build_graph_for(struct graph *graph, struct arena *arena, uint64_t seed, enum use use) {
     struct err err = {0};
     struct autodiff_result gradients;
     struct model model = {
         .momentum = 0.9f, .beta1 = 0.9f, .beta2 = 0.99f, .epsilon = 1e-8f, .weight_decay = 0.01f};
     model.settings.optimiser = seed % 2 ? PLAN_OPTIMISER_SGD : PLAN_OPTIMISER_ADAM;
+    model.settings.accumulate = use == UPDATE ? 1 : N_BATCHES;
     random_graph_build(graph, arena, seed);
     if (!autodiff_run(graph, &gradients, &err)) {
         fail_msg("seed %llu: %s", (unsigned long long)seed, err.text);
     }
-    update_run(graph, &model, &gradients);
+    if (use == ACCUMULATE) {
+        accumulate_run(graph, &gradients);
+    } else {
+        update_run(graph, &model, &gradients);
+    }
     vec_free(&gradients.params);
     vec_free(&gradients.gradients);
+}
+
+static void build_training_graph(struct graph *graph, struct arena *arena, uint64_t seed) {
+    build_graph_for(graph, arena, seed, UPDATE);
 }
 
 /* Gives every temporary memory full of NaN, shared as storage says. A view of one channel range
@@ -110,6 +125,132 @@ static void skip_keeps_results(void **state) {
 static void inplace_keeps_results(void **state) {
     (void)state;
     check_prefix(4);
+}
+
+/* ---- updates from several batches ---- */
+
+static double *tensor_named(const struct graph *graph, double **tensors, const char *name) {
+    for (size_t i = 0; i < graph->values.count; i++) {
+        if (graph->values.items[i]->kind != VALUE_TEMP &&
+            strcmp(graph->values.items[i]->name, name) == 0) {
+            return tensors[i];
+        }
+    }
+    fail_msg("no value %s", name);
+    return NULL;
+}
+
+/* One batch through a graph without passes that updates at once, from the parameters and states of
+   start: of what it makes, only the gradients are looked at. */
+static double **run_plain(const struct graph *graph, double **start, uint64_t seed, uint32_t batch,
+                          struct arena *arena) {
+    struct interpret_context now = context;
+    now.step = context.step * N_BATCHES + batch; /* the same stream of random numbers */
+    double **tensors = random_graph_tensors(graph, seed + 1000 * batch, arena);
+    for (size_t i = 0; i < graph->values.count; i++) {
+        const struct value *value = graph->values.items[i];
+        if (value->kind == VALUE_PARAM || value->kind == VALUE_STATE) {
+            memcpy(tensors[i], start[i], shape_elements(value->shape) * sizeof(double));
+        }
+    }
+    interpret_run(graph, tensors, &now, arena);
+    return tensors;
+}
+
+/* Runs a program of the accumulated update on a batch; lasting tensors are shared by name. */
+static void run_part(const struct graph *graph, double **state_tensors,
+                     const struct graph *state_graph, uint64_t seed, uint32_t batch,
+                     struct arena *arena) {
+    struct interpret_context now = context;
+    now.batch = batch;
+    now.batches = N_BATCHES;
+    double **tensors = random_graph_tensors(graph, seed + 1000 * batch, arena);
+    share_memory(graph, tensors, arena);
+    for (size_t i = 0; i < graph->values.count; i++) {
+        const struct value *value = graph->values.items[i];
+        if (value->kind == VALUE_PARAM || value->kind == VALUE_STATE) {
+            tensors[i] = tensor_named(state_graph, state_tensors, value->name);
+        }
+    }
+    interpret_run(graph, tensors, &now, arena);
+}
+
+/* The update of the plain graph with the mean gradient put in its place. */
+static void update_by_mean(const struct graph *plain, double **tensors, double **const *batches,
+                           struct arena *arena) {
+    for (size_t i = 0; i < plain->nodes.count; i++) {
+        const struct node *node = plain->nodes.items[i];
+        if (!op_has_effect(node->op)) {
+            continue;
+        }
+        const struct value *g = node->inputs[1];
+        size_t count = shape_elements(g->shape);
+        double *in[NODE_MAX_INPUTS], *mean = ARENA_ARRAY(arena, double, count);
+        for (size_t e = 0; e < count; e++) {
+            for (int b = 0; b < N_BATCHES; b++) {
+                mean[e] += batches[b][g->id][e] / N_BATCHES;
+            }
+        }
+        for (int j = 0; j < node->n_inputs; j++) {
+            in[j] = j == 1 ? mean : tensors[node->inputs[j]->id];
+        }
+        op_table[node->op]->reference(node, in, NULL, &context);
+    }
+}
+
+static void check_accumulated(uint64_t seed) {
+    struct arena arena = {0};
+    struct graph plain, last, earlier;
+    double **batches[N_BATCHES];
+    build_graph_for(&plain, &arena, seed, UPDATE);
+    build_graph_for(&last, &arena, seed, UPDATE_MEAN);
+    build_graph_for(&earlier, &arena, seed, ACCUMULATE);
+    for (size_t i = 0; i < ARRAY_LEN(all_passes); i++) {
+        all_passes[i](&last);
+        all_passes[i](&earlier);
+    }
+    double **start = random_graph_tensors(&plain, seed, &arena);
+    for (uint32_t b = 0; b < N_BATCHES; b++) {
+        batches[b] = run_plain(&plain, start, seed, b, &arena);
+    }
+    update_by_mean(&plain, start, batches, &arena);
+
+    double **state = random_graph_tensors(&last, seed, &arena);
+    for (size_t i = 0; i < last.values.count; i++) {
+        const struct value *value = last.values.items[i];
+        for (size_t e = 0; value->kind == VALUE_STATE && value->state_index == STATE_ACCUMULATOR &&
+                           e < shape_elements(value->shape);
+             e++) {
+            state[i][e] = NAN; /* what is left of an earlier update does not matter */
+        }
+    }
+    for (uint32_t b = 0; b < N_BATCHES; b++) {
+        run_part(b + 1 < N_BATCHES ? &earlier : &last, state, &last, seed, b, &arena);
+    }
+    for (size_t i = 0; i < plain.values.count; i++) {
+        const struct value *value = plain.values.items[i];
+        if (value->kind != VALUE_PARAM && value->kind != VALUE_STATE) {
+            continue;
+        }
+        const double *got = tensor_named(&last, state, value->name);
+        for (size_t e = 0; e < shape_elements(value->shape); e++) {
+            if (!(fabs(got[e] - start[i][e]) <= 1e-11 * fmax(1, fabs(start[i][e])))) {
+                fail_msg("seed %llu: %s[%zu] is %.17g, not %.17g", (unsigned long long)seed,
+                         value->name, e, got[e], start[i][e]);
+            }
+        }
+    }
+    graph_free(&plain);
+    graph_free(&last);
+    graph_free(&earlier);
+    arena_free(&arena);
+}
+
+static void accumulated_batches_update_by_their_mean(void **state) {
+    (void)state;
+    for (uint64_t seed = 0; seed < N_GRAPHS / 3; seed++) {
+        check_accumulated(seed);
+    }
 }
 
 /* ---- what the passes are for ---- */
@@ -215,6 +356,7 @@ int main(void) {
         cmocka_unit_test(order_keeps_results),
         cmocka_unit_test(skip_keeps_results),
         cmocka_unit_test(inplace_keeps_results),
+        cmocka_unit_test(accumulated_batches_update_by_their_mean),
         cmocka_unit_test(fuse_removes_separate_activations),
         cmocka_unit_test(order_frees_gradients_early),
         cmocka_unit_test(skip_removes_the_copies_of_concat),

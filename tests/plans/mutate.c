@@ -13,7 +13,7 @@ const char *const mutation_names[MUTATE_KIND_COUNT] = {
     "groups zero",   "groups huge",    "group size",       "constants",      "shader",
     "shared",        "barrier drop",   "barrier add",      "swap",           "delete",
     "port range",    "port direction", "parameter range",  "parameter dims", "parameter twice",
-    "arena bytes",   "lower bound"};
+    "accumulator",   "arena bytes",    "lower bound"};
 
 /* --- the simulation: one entry for every word of every block --- */
 
@@ -21,6 +21,7 @@ struct sim_word {
     uint32_t owner; /* root that wrote it last, NOBODY, or HOST */
     uint32_t read_epoch,
         write_epoch; /* barriers before the last read and write, plus one; 0: none */
+    uint32_t sum;    /* the accumulator that the last write added in, plus one; 0: none */
 };
 
 #define NOBODY UINT32_MAX
@@ -31,6 +32,7 @@ struct sim {
     const struct plan_program *program;
     struct sim_word *words[PLAN_BLOCK_COUNT];
     uint32_t epoch;
+    uint32_t sum; /* of the record looked at, as in sim_word */
     const char *wrong;
 };
 
@@ -125,6 +127,7 @@ static void mark_read(struct sim *sim, struct sim_word *word, uint32_t root) {
 static void mark_write(struct sim *sim, struct sim_word *word, uint32_t root) {
     word->write_epoch = sim->epoch;
     word->owner = root;
+    word->sum = sim->sum;
 }
 
 static void visit_output(struct sim *sim, struct sim_word *word, uint32_t root) {
@@ -141,6 +144,7 @@ static bool may_work_in_place(const struct plan_record *record, uint32_t in) {
     case KERNEL_ID_act_bwd:
         return in == 1;
     case KERNEL_ID_add:
+    case KERNEL_ID_accumulate:
         return in <= 1;
     default:
         return false;
@@ -182,10 +186,37 @@ static void simulate_pairs(struct sim *sim, const struct plan_record *record) {
     }
 }
 
+static void visit_gradient(struct sim *sim, struct sim_word *word, uint32_t root) {
+    (void)root;
+    if (word->sum != sim->sum)
+        set_wrong(sim, "an update leaves out the accumulated batches");
+}
+
+/* Updates take what was worked out with the accumulator of their own parameter. */
+static void simulate_update(struct sim *sim, const struct plan_record *record) {
+    if (record->kernel != KERNEL_ID_sgd && record->kernel != KERNEL_ID_adam)
+        return;
+    for (uint32_t i = 0; i < sim->plan->n_params; i++) {
+        const struct plan_param *param = &sim->plan->params[i];
+        if (param->tensor != record->tensors[0] || param->accumulator == PLAN_NONE)
+            continue;
+        sim->sum = param->accumulator + 1;
+        each_word(sim, record->tensors[1], visit_gradient);
+    }
+}
+
+static void visit_accumulator(struct sim *sim, struct sim_word *word, uint32_t root) {
+    (void)root;
+    if (word->owner == HOST)
+        set_wrong(sim, "a gradient is not accumulated");
+}
+
 static void simulate_record(struct sim *sim, const struct plan_record *record) {
     const struct kernel_info *info = &kernel_table[record->kernel];
     sim->epoch += record->barrier;
     simulate_pairs(sim, record);
+    simulate_update(sim, record);
+    sim->sum = record->kernel == KERNEL_ID_accumulate ? record->tensors[1] + 1 : 0;
     for (uint32_t b = 0; b < info->n_bindings; b++) {
         const enum plan_block block = sim->plan->tensors[record->tensors[b]].block;
         const enum kernel_access access = access_of(record, b);
@@ -267,6 +298,8 @@ static const char *simulate_program(const struct plan *plan, const struct plan_p
         if (program->ports[i].direction == PLAN_OUT)
             each_word(&sim, program->ports[i].tensor, visit_output);
     }
+    for (uint32_t i = 0; i < plan->n_params && strcmp(program->name, "accumulate") == 0; i++)
+        each_word(&sim, plan->params[i].accumulator, visit_accumulator);
     simulate_figures(&sim);
     for (int block = 0; block < PLAN_BLOCK_COUNT; block++)
         free(sim.words[block]);
@@ -344,6 +377,7 @@ uint32_t mutation_count(const struct plan *plan, enum mutation_kind kind) {
         return count_ports(plan);
     case MUTATE_PARAM_RANGE:
     case MUTATE_PARAM_TWICE:
+    case MUTATE_PARAM_SUM:
         return plan->n_params;
     case MUTATE_PARAM_DIMS:
         return plan->n_params * 4;
@@ -674,6 +708,8 @@ static bool damage_param(struct plan *plan, enum mutation_kind kind, uint32_t i,
         param->tensor = plan->params[i - 1].tensor;
     else if (kind == MUTATE_PARAM_DIMS && i % 4 < param->rank)
         param->dims[i % 4]++;
+    else if (kind == MUTATE_PARAM_SUM)
+        param->accumulator = param->accumulator == PLAN_NONE ? param->tensor : PLAN_NONE;
     else
         return false;
     return true;
@@ -727,6 +763,7 @@ static bool damage(struct plan *plan, enum mutation_kind kind, uint32_t i, struc
     case MUTATE_PARAM_RANGE:
     case MUTATE_PARAM_DIMS:
     case MUTATE_PARAM_TWICE:
+    case MUTATE_PARAM_SUM:
         return damage_param(plan, kind, i, m);
     case MUTATE_ARENA_BYTES:
         SAVE(m, plan->programs[i].arena_bytes);

@@ -40,6 +40,7 @@ enum mutation_kind {
     MUTATE_PARAM_RANGE,      /* a parameter's tensor does not exist */
     MUTATE_PARAM_DIMS,       /* a dimension of a parameter is one more */
     MUTATE_PARAM_TWICE,      /* a parameter's tensor is that of the one before */
+    MUTATE_PARAM_SUM,        /* a parameter loses its accumulator, or gets a wrong one */
     MUTATE_ARENA_BYTES,      /* a program claims another arena size */
     MUTATE_LOWER_BOUND,      /* a program claims another lower bound */
     MUTATE_KIND_COUNT

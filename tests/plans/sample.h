@@ -71,6 +71,7 @@ static uint32_t add_param(struct builder *b, const char *name, const char *state
     struct plan_param *param = &plan->params[plan->n_params++];
     param->name = name;
     param->tensor = append_tensor(b, name, PLAN_BLOCK_WEIGHTS, layout, s);
+    param->accumulator = PLAN_NONE;
     param->n_states = 1;
     param->states[0] = append_tensor(b, state, PLAN_BLOCK_STATE, layout, s);
     param->state_names[0] = "momentum";
@@ -361,7 +362,8 @@ static void build_step(struct builder *b, struct net *net) {
 }
 
 static void build_model(struct plan *plan) {
-    static struct plan_label labels[] = {{0, 0, "outside", 1.0f}, {255, 1, "cell", 2.5f}};
+    static const struct plan_label labels[] = {{0, 0, 0, "outside", 1.0f, false},
+                                               {255, 255, 1, "cell", 2.5f, false}};
     plan->model = (struct plan_model){.name = "small",
                                       .source = "small.yaml",
                                       .overrides = "width=4",
@@ -383,7 +385,7 @@ static void build_model(struct plan *plan) {
                                       .input_offset = 0.5f,
                                       .input_scale = 2.0f,
                                       .n_labels = 2,
-                                      .labels = labels,
+                                      .labels = arena_alloc(&plan->arena, sizeof(labels)),
                                       .has_ignore = true,
                                       .ignore_value = 128,
                                       .optimiser = PLAN_OPTIMISER_SGD,
@@ -393,8 +395,16 @@ static void build_model(struct plan *plan) {
                                       .schedule_gamma = 0.9f,
                                       .warmup_steps = 10,
                                       .default_steps = 1000,
-                                      .augment_flips = true,
-                                      .augment_grey = 0.1f};
+                                      .accumulate = 1,
+                                      .augment = {.scale_min = 1,
+                                                  .scale_max = 1,
+                                                  .mirror_probability = 0.5f,
+                                                  .shift = true,
+                                                  .grey_slope_min = 0.9f,
+                                                  .grey_slope_max = 1.1f,
+                                                  .grey_probability = 0.1f},
+                                      .weights = {.sigma = 5}};
+    memcpy(plan->model.labels, labels, sizeof(labels));
 }
 
 static struct plan *build_plan(void) {

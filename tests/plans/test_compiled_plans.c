@@ -19,16 +19,18 @@
 
 struct model_case {
     const char *file;
-    const char *set[5];
+    const char *set[6];
 };
 
 /* All are checked whole; the first N_DAMAGED, small enough for thousands of simulations, are
  * damaged. */
-#define N_DAMAGED 2
+#define N_DAMAGED 3
 static const struct model_case cases[] = {
     {"models/unet.yaml", {"width=3", "depth=2", "tile=44"}},
     {"models/unet.yaml", {"width=4", "depth=2", "tile=48", "batch=2", "optimiser=sgd"}},
+    {"models/unet.yaml", {"width=3", "depth=1", "tile=28", "accumulate=3"}},
     {"models/unet.yaml", {"width=8", "tile=188"}},
+    {"models/unet-cells.yaml", {"width=8", "tile=188", "accumulate=2", "optimiser=sgd"}},
     {"models/unet-2015-release.yaml", {"width=8", "tile=188"}},
     {"models/fcn8.yaml", {"width=4", "tile=64"}},
     {"models/sliding-window.yaml", {"tile=126"}},
@@ -123,11 +125,68 @@ static void damage_is_found(void **state) {
     assert_true(total.rejected > 1500 && total.accepted > 50);
 }
 
+static struct plan_record *find_record(struct plan *plan, const char *program, const char *label) {
+    for (uint32_t p = 0; p < plan->n_programs; p++) {
+        for (uint32_t i = 0; i < plan->programs[p].n_records; i++) {
+            if (strcmp(plan->programs[p].name, program) == 0 &&
+                strcmp(plan->programs[p].records[i].label, label) == 0) {
+                return &plan->programs[p].records[i];
+            }
+        }
+    }
+    fail_msg("no record %s in %s", label, program);
+    return NULL;
+}
+
+static void assert_rejected(const struct plan *plan, const char *part) {
+    struct err err = {0};
+    assert_false(plan_verify(plan, NULL, &err));
+    if (!strstr(err.text, part)) {
+        fail_msg("\"%s\" does not say \"%s\"", err.text, part);
+    }
+}
+
+/* What is wrong with accumulated gradients alone, in ways that no other rule would find. */
+static void accumulation_is_checked(void **state) {
+    (void)state;
+    struct plan *plan = compile(&cases[2]);
+    struct plan_record *adds = find_record(plan, "accumulate", "score.bias accumulate");
+    struct plan_record *mean = find_record(plan, "train_step", "score.bias mean gradient");
+    struct plan_record *update = find_record(plan, "train_step", "score.bias update");
+    struct plan_record saved = *adds;
+    adds->params[1] = 1;
+    assert_rejected(plan, "program accumulate must add to the accumulator score.bias.accumulated");
+    *adds = saved;
+    adds->tensors[1] = adds->tensors[3] = plan->params[plan->n_params - 1].states[0];
+    assert_rejected(plan, "tensor score.bias.state0 is not an accumulator");
+    *adds = saved;
+    saved = *mean;
+    mean->params[1] = 0;
+    assert_rejected(plan, "the mean with accumulator score.bias.accumulated must replace");
+    mean->params[1] = 1;
+    mean->tensors[3] = mean->tensors[1];
+    assert_rejected(plan, "the mean with accumulator score.bias.accumulated must replace");
+    *mean = *update; /* the update twice, the mean never */
+    assert_rejected(plan, "is not the mean of the batches: accumulator score.bias.accumulated");
+    *mean = saved;
+    plan->model.accumulate = 1;
+    assert_rejected(plan, "1 batches make an update, but the plan has accumulators");
+    plan->model.accumulate = 3;
+    struct plan_program *program = (struct plan_program *)plan_program_find(plan, "accumulate");
+    program->name = "accumulates";
+    assert_rejected(plan, "must replace the gradient");
+    program->name = "accumulate";
+    struct err err = {0};
+    assert_true(plan_verify(plan, NULL, &err));
+    plan_free(plan);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(plans_are_valid),
         cmocka_unit_test(plans_are_reproducible),
         cmocka_unit_test(damage_is_found),
+        cmocka_unit_test(accumulation_is_checked),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -127,6 +127,9 @@ static void test_wrong_params(void **state) {
     EDIT((plan->params[0].states[0] = plan->params[1].states[0],
           plan->params[1].states[0] = find_tensor(plan, "c1.m")),
          "state c1.bm has another size");
+    EDIT(plan->params[0].accumulator = plan->params[0].states[0], "belongs to parameter c1.weight");
+    EDIT(plan->params[1].accumulator = find_tensor(plan, "q"),
+         "gradients of some parameters are accumulated");
 }
 
 static void test_wrong_model(void **state) {
@@ -138,6 +141,18 @@ static void test_wrong_model(void **state) {
     EDIT(plan->model.ignore_value = 0, "label 0 is both a class and ignored");
     EDIT(plan->model.in_h = 10, "program infer: port image: direction, type or shape");
     EDIT(plan->model.out_h = 10, "program infer: port probs: direction, type or shape");
+    EDIT(plan->model.labels[0].last_value = 255, "label 0 is both a class and ignored");
+    EDIT(plan->model.accumulate = 0, "gradients of 0 batches");
+    EDIT(plan->model.accumulate = 2, "2 batches make an update, but the plan has no accumulators");
+    EDIT(plan->model.sample_balance = 1.5f, "a share of 1.5 balanced samples");
+    EDIT(plan->model.weights.balance = -1, "weights with balance -1");
+    EDIT(plan->model.weights.border = -1, "border -1");
+    EDIT(plan->model.weights.sigma = 0, "sigma 0");
+    EDIT(plan->model.augment.elastic_grid = 1, "an elastic grid of 1 nodes");
+    EDIT(plan->model.augment.mirror_probability = 2, "a probability is not between 0 and 1");
+    EDIT(plan->model.augment.rotate_degrees = 181, "a deformation or rotation is out of range");
+    EDIT(plan->model.augment.scale_min = 0, "magnification between 0 and 1");
+    EDIT(plan->model.augment.grey_slope_max = 2, "a variation of grey values");
     uint32_t nan_bits = 0x7fc00000u;
     float not_a_number;
     memcpy(&not_a_number, &nan_bits, sizeof(not_a_number));
@@ -160,7 +175,7 @@ static void test_wrong_ports(void **state) {
 
 static void test_wrong_records(void **state) {
     (void)state;
-    EDIT(INFER("pool")->kernel = KERNEL_COUNT, "record 2 (pool): kernel 24 does not exist");
+    EDIT(INFER("pool")->kernel = KERNEL_COUNT, "record 2 (pool): kernel 25 does not exist");
     EDIT(INFER("pool")->tensors[1] = 77, "record 2 (pool): y: tensor 77 does not exist");
     EDIT(INFER("pool")->params[5] = 5, "kernel maxpool_fwd: the output is larger");
     EDIT(INFER("pool")->params[1] = 3, "record 2 (pool): x (tensor skip): the kernel's sizes");

@@ -36,7 +36,8 @@ static void test_round_trip(void **state) {
     assert_memory_equal(first, second, first_bytes);
 
     assert_string_equal(again->model.overrides, "width=4");
-    assert_true(again->model.augment_grey == 0.1f);
+    assert_memory_equal(&again->model.augment, &plan->model.augment, sizeof(plan->model.augment));
+    assert_memory_equal(&again->model.weights, &plan->model.weights, sizeof(plan->model.weights));
     assert_string_equal(again->model.labels[1].name, "cell");
     assert_int_equal(again->n_tensors, plan->n_tensors);
     for (uint32_t i = 0; i < plan->n_tensors; i++) {
@@ -193,7 +194,7 @@ static void test_broken_header(void **state) {
     assert_unreadable(data, n, "plan: not a plan file");
     FRESH();
     store(data, PLAN_AT_VERSION, 7, 4);
-    assert_unreadable(data, n, "plan: version 7, this program reads 1");
+    assert_unreadable(data, n, "plan: version 7, this program reads 2");
     FRESH();
     store(data, PLAN_AT_SECTIONS, 9, 4);
     seal(data, n);
@@ -241,7 +242,7 @@ static void test_broken_sections(void **state) {
         {PLAN_SECTION_SHADERS, 12, 0xffffffff, "shader any_gpu: 4294967295 words of code"},
         {PLAN_SECTION_PARAMS, 0, 60000, "60000 parameters do not fit"},
         {PLAN_SECTION_PARAMS, 12, 3, "the number of states is 3"},
-        {PLAN_SECTION_PARAMS, 24, 5, "the rank of a parameter is 5"},
+        {PLAN_SECTION_PARAMS, 28, 5, "the rank of a parameter is 5"},
         {PLAN_SECTION_PROGRAMS, 0, 80000, "80000 programs do not fit"},
         {PLAN_SECTION_PROGRAMS, 0, 1, "section programs has "},
         {PLAN_SECTION_PROGRAMS, 32, 70000, "70000 ports do not fit"},

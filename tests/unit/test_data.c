@@ -1,6 +1,5 @@
 /*
- * test_data.c: data sets, normalisation, mirrored borders, training samples, tiles, drawn samples,
- * overlays.
+ * test_data.c: data sets, normalisation, mirrored borders, tiles, drawn samples.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -19,14 +18,13 @@
 #include "runtime/data/image.h"
 #include "runtime/data/mirror.h"
 #include "runtime/data/normalise.h"
-#include "runtime/data/overlay.h"
 #include "runtime/data/sample.h"
-#include "runtime/data/sampler.h"
 #include "runtime/infer/tile.h"
 #include "tests/unit/scratch.h"
 
-static const struct dataset_label membrane_labels[] = {{.value = 0, .class_ = 0, .weight = 2},
-                                                       {.value = 255, .class_ = 1, .weight = 1}};
+static const struct dataset_label membrane_labels[] = {
+    {.value = 0, .class_ = 0, .weight = 2},
+    {.value = 255, .last_value = 255, .class_ = 1, .weight = 1}};
 static const struct dataset_spec membrane_spec = {.channels = 1,
                                                   .labels = membrane_labels,
                                                   .n_labels = 2,
@@ -369,6 +367,63 @@ static void test_select(void **state) {
     dataset_free(&dataset);
 }
 
+static void expect_fold(uint32_t n_folds, uint32_t fold, const char *names) {
+    struct dataset dataset = named_frames(some_names, ARRAY_LEN(some_names)), chosen;
+    struct err err = {0};
+    char text[200] = "";
+    assert_true(dataset_select_fold(&dataset, n_folds, fold, &chosen, &err));
+    for (size_t i = 0; i < chosen.n_frames; i++)
+        snprintf(text + strlen(text), sizeof(text) - strlen(text), "%s%s", i > 0 ? " " : "",
+                 chosen.frames[i].name);
+    assert_string_equal(text, names);
+    assert_int_equal(dataset.n_frames + chosen.n_frames, ARRAY_LEN(some_names));
+    dataset_free(&dataset);
+    dataset_free(&chosen);
+}
+
+static void expect_no_fold(uint32_t n_folds, uint32_t fold, const char *words) {
+    struct dataset dataset = named_frames(some_names, ARRAY_LEN(some_names)), chosen;
+    struct err err = {0};
+    assert_false(dataset_select_fold(&dataset, n_folds, fold, &chosen, &err));
+    assert_int_equal(err.code, ERR_USAGE);
+    expect_text(err.text, words);
+    assert_int_equal(dataset.n_frames, ARRAY_LEN(some_names));
+    dataset_free(&dataset);
+}
+
+/* Nine frames. */
+static void test_folds(void **state) {
+    (void)state;
+    expect_fold(3, 1, "00 01 02");
+    expect_fold(3, 2, "08 09 10");
+    expect_fold(3, 3, "11 15 a-1");
+    expect_fold(4, 1, "00 01");
+    expect_fold(4, 4, "11 15 a-1");
+    expect_fold(2, 1, "00 01 02 08");
+    expect_fold(9, 9, "a-1");
+    /* any number of folds: each frame in one, sizes that differ by one at most */
+    for (uint32_t n = 2; n <= 9; n++) {
+        size_t least = SIZE_MAX, most = 0, sum = 0;
+        for (uint32_t i = 1; i <= n; i++) {
+            struct dataset dataset = named_frames(some_names, ARRAY_LEN(some_names)), chosen;
+            struct err err = {0};
+            assert_true(dataset_select_fold(&dataset, n, i, &chosen, &err));
+            assert_string_equal(chosen.frames[0].name, some_names[sum]);
+            sum += chosen.n_frames;
+            least = MIN(least, chosen.n_frames);
+            most = MAX(most, chosen.n_frames);
+            dataset_free(&dataset);
+            dataset_free(&chosen);
+        }
+        assert_int_equal(sum, 9);
+        assert_true(most - least <= 1);
+    }
+    expect_no_fold(10, 1, "10 folds of 9 frames");
+    expect_no_fold(1, 1, "at least 2");
+    expect_no_fold(3, 0, "from 1 to 3");
+    expect_no_fold(3, 4, "from 1 to 3");
+}
+
 /* ---------------------------------------------------------------- grey values */
 
 static void test_normalise(void **state) {
@@ -512,185 +567,6 @@ static void test_tile_extract_and_keep(void **state) {
     }
 }
 
-/* ---------------------------------------------------------------- training samples */
-
-/* Frames whose pixels tell where they are: frame * 10000 + y * 100 + x. */
-static struct dataset marked_frames(size_t count, int height, int width) {
-    struct dataset dataset = {.channels = 1, .n_frames = count};
-    dataset.frames = calloc(count, sizeof *dataset.frames);
-    for (size_t f = 0; f < count; f++) {
-        struct dataset_frame *frame = &dataset.frames[f];
-        size_t n = (size_t)height * (size_t)width;
-        frame->width = width;
-        frame->height = height;
-        frame->image = calloc(n, sizeof *frame->image);
-        frame->classes = calloc(n, sizeof *frame->classes);
-        frame->weights = calloc(n, sizeof *frame->weights);
-        for (int y = 0; y < height; y++)
-            for (int x = 0; x < width; x++) {
-                int i = y * width + x;
-                frame->image[i] = (float)((int)f * 10000 + y * 100 + x);
-                frame->classes[i] = (uint8_t)((3 * y + 5 * x) % 7);
-                frame->weights[i] = (float)(1 + (y + x) % 3);
-            }
-    }
-    return dataset;
-}
-
-static struct sampler small_sampler(const struct dataset *data) {
-    return (struct sampler){.data = data,
-                            .seed = 42,
-                            .batch = 2,
-                            .in_h = 12,
-                            .in_w = 12,
-                            .out_h = 6,
-                            .out_w = 6,
-                            .margin_top = 3,
-                            .margin_left = 3,
-                            .input_scale = 1};
-}
-
-static void test_sampler_epochs(void **state) {
-    (void)state;
-    for (size_t n = 1; n < 40; n += 3) {
-        int differs = 0;
-        for (uint64_t epoch = 0; epoch < 20; epoch++) {
-            bool seen[40] = {false};
-            for (size_t place = 0; place < n; place++) {
-                size_t frame = sampler_frame(5, epoch, place, n);
-                assert_true(frame < n);
-                assert_false(seen[frame]);
-                seen[frame] = true;
-                differs += frame != sampler_frame(5, epoch + 1, place, n);
-            }
-        }
-        assert_true(n == 1 || differs > 0);
-    }
-    int counts[6] = {0}; /* of the 6 orders of 3 frames; 60 each expected, deviation 7 */
-    for (uint64_t epoch = 0; epoch < 360; epoch++)
-        counts[2 * sampler_frame(9, epoch, 0, 3) +
-               (sampler_frame(9, epoch, 1, 3) < sampler_frame(9, epoch, 2, 3))]++;
-    for (int i = 0; i < 6; i++)
-        assert_in_range(counts[i], 30, 90);
-}
-
-static void test_sampler_is_a_function(void **state) {
-    (void)state;
-    struct dataset data = marked_frames(5, 20, 30);
-    struct sampler sampler = small_sampler(&data);
-    sampler.flips = true;
-    sampler.grey = 0.2f;
-    struct sampler_place first = sampler_choose(&sampler, 17, 1);
-    for (uint32_t step = 0; step < 17; step++)
-        sampler_choose(&sampler, step, 0);
-    struct sampler_place again = sampler_choose(&sampler, 17, 1);
-    assert_int_equal(first.frame, again.frame);
-    assert_int_equal(first.y, again.y);
-    assert_int_equal(first.x, again.x);
-    assert_int_equal(first.symmetry, again.symmetry);
-    assert_float_equal(first.gain, again.gain, 0);
-    int seen[5] = {0}; /* an epoch of five samples: steps 0, 1 and half of 2 */
-    for (int number = 0; number < 5; number++)
-        seen[sampler_choose(&sampler, (uint32_t)number / 2, (uint32_t)number % 2).frame]++;
-    for (int i = 0; i < 5; i++)
-        assert_int_equal(seen[i], 1);
-    dataset_free(&data);
-}
-
-static void test_sampler_positions(void **state) {
-    (void)state;
-    struct dataset data = marked_frames(1, 9, 30);
-    struct sampler sampler = small_sampler(&data);
-    int least_y = 99, most_y = -99, least_x = 99, most_x = -99;
-    unsigned symmetries = 0;
-    sampler.flips = true;
-    for (uint32_t step = 0; step < 500; step++) {
-        struct sampler_place place = sampler_choose(&sampler, step, 0);
-        least_y = MIN(least_y, place.y);
-        most_y = MAX(most_y, place.y);
-        least_x = MIN(least_x, place.x);
-        most_x = MAX(most_x, place.x);
-        symmetries |= 1u << place.symmetry;
-    }
-    assert_int_equal(least_y, 0);
-    assert_int_equal(most_y, 3);
-    assert_int_equal(least_x, 0);
-    assert_int_equal(most_x, 24);
-    assert_int_equal(symmetries, 255);
-    sampler.out_h = 10; /* larger than the frame: the frame lies in the window */
-    symmetries = 0;
-    for (uint32_t step = 0; step < 200; step++) {
-        struct sampler_place place = sampler_choose(&sampler, step, 0);
-        assert_in_range(place.y + 1, 0, 1);
-        symmetries |= 1u << place.symmetry;
-    }
-    assert_int_equal(symmetries, 1 << 0 | 1 << 2 | 1 << 4 | 1 << 6);
-    dataset_free(&data);
-}
-
-/* Undoes the symmetry of a filled sample step by step and compares with the frame. */
-static void check_fill(const struct sampler *sampler, uint32_t step) {
-    enum { IN = 12, OUT = 6, MARGIN = 3 };
-    float image[IN * IN], weights[OUT * OUT];
-    uint32_t labels[OUT * OUT];
-    struct sampler_place place = sampler_choose(sampler, step, 0);
-    const struct dataset_frame *frame = &sampler->data->frames[place.frame];
-    sampler_fill(sampler, &place, image, labels, weights);
-    for (int i = 0; i < IN; i++)
-        for (int j = 0; j < IN; j++) {
-            int y = place.symmetry & SAMPLER_TRANSPOSE ? j : i;
-            int x = place.symmetry & SAMPLER_TRANSPOSE ? i : j;
-            y = place.symmetry & SAMPLER_FLIP_Y ? IN - 1 - y : y;
-            x = place.symmetry & SAMPLER_FLIP_X ? IN - 1 - x : x;
-            y += place.y - MARGIN;
-            x += place.x - MARGIN;
-            int from =
-                mirror_index(y, frame->height) * frame->width + mirror_index(x, frame->width);
-            assert_float_equal(image[i * IN + j], frame->image[from], 0);
-            if (i < MARGIN || j < MARGIN || i >= MARGIN + OUT || j >= MARGIN + OUT)
-                continue;
-            int to = (i - MARGIN) * OUT + j - MARGIN;
-            bool inside = y >= 0 && y < frame->height && x >= 0 && x < frame->width;
-            assert_int_equal(labels[to], frame->classes[from]);
-            assert_float_equal(weights[to], inside ? frame->weights[from] : 0, 0);
-        }
-}
-
-static void test_sampler_fill(void **state) {
-    (void)state;
-    static const int sizes[][2] = {{20, 30}, {6, 6}, {4, 9}, {1, 1}, {5, 40}};
-    for (size_t i = 0; i < ARRAY_LEN(sizes); i++) {
-        struct dataset data = marked_frames(3, sizes[i][0], sizes[i][1]);
-        struct sampler sampler = small_sampler(&data);
-        for (uint32_t step = 0; step < 60; step++) {
-            sampler.flips = step % 2;
-            check_fill(&sampler, step);
-        }
-        dataset_free(&data);
-    }
-}
-
-static void test_sampler_grey(void **state) {
-    (void)state;
-    struct dataset data = marked_frames(1, 6, 6);
-    struct sampler sampler = small_sampler(&data);
-    float image[144], weights[36];
-    uint32_t labels[36];
-    sampler.grey = 0.1f;
-    sampler.input_offset = 0.5f;
-    sampler.input_scale = 4;
-    for (uint32_t step = 0; step < 20; step++) {
-        struct sampler_place place = sampler_choose(&sampler, step, 0);
-        assert_true(fabsf(place.gain - 1) <= 0.1f && fabsf(place.offset) <= 0.1f);
-        assert_true(place.gain != 1 && place.offset != 0);
-        sampler_fill(&sampler, &place, image, labels, weights);
-        double v = data.frames[0].image[0] / 4.0 + 0.5; /* the corner (0, 0) shows at (3, 3) */
-        double expected = (place.gain * v + place.offset - 0.5) * 4;
-        assert_float_equal(image[3 * 12 + 3], expected, 1e-4);
-    }
-    dataset_free(&data);
-}
-
 /* ---------------------------------------------------------------- drawn samples */
 
 static void test_sample_repeats(void **state) {
@@ -791,46 +667,6 @@ static void test_sample_options(void **state) {
     assert_int_equal(err.code, ERR_IO);
 }
 
-/* ---------------------------------------------------------------- overlays */
-
-static void expect_colour(const struct image *image, int y, int x, int red, int green, int blue) {
-    const uint16_t *p = image->pixels + ((size_t)y * (size_t)image->width + (size_t)x) * 3;
-    if (abs(p[0] - red) > 1 || abs(p[1] - green) > 1 || abs(p[2] - blue) > 1)
-        fail_msg("(%d, %d): %u %u %u", y, x, p[0], p[1], p[2]);
-}
-
-static void test_overlay(void **state) {
-    (void)state;
-    float image[16], weights[16];
-    uint8_t labels[16] = {0}, prediction[16] = {0};
-    for (int i = 0; i < 16; i++) {
-        image[i] = i < 8 ? -1 : 3;
-        weights[i] = 1;
-    }
-    labels[5] = prediction[10] = 1;
-    weights[0] = 0;
-    struct overlay overlay = {4, 4, 1, image, labels, weights, prediction, 2};
-    struct image drawn = overlay_draw(&overlay);
-    assert_int_equal(drawn.width, 3 * 4 + 2 * 4);
-    assert_int_equal(drawn.height, 4);
-    expect_colour(&drawn, 0, 0, 0, 0, 0);
-    expect_colour(&drawn, 2, 0, 255, 255, 255);
-    expect_colour(&drawn, 1, 8 + 1, 255, 255, 255);
-    expect_colour(&drawn, 0, 8, 51, 77, 153);
-    expect_colour(&drawn, 0, 8 + 2, 0, 0, 0);
-    expect_colour(&drawn, 3, 16, 191, 191, 191);
-    expect_colour(&drawn, 1, 16 + 1, 25, 66, 166);  /* missed: blue over black */
-    expect_colour(&drawn, 2, 16 + 2, 251, 202, 17); /* wrong, and a boundary on all sides */
-    image_free(&drawn);
-    overlay.labels = NULL;
-    struct err err = {0};
-    const char *path = scratch_path("overlay.png");
-    assert_true(overlay_write(path, &overlay, &err));
-    assert_true(image_load(path, IMAGE_PICTURE, &drawn, &err));
-    assert_int_equal(drawn.width, 2 * 4 + 4);
-    image_free(&drawn);
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_dataset_folders),
@@ -843,20 +679,15 @@ int main(void) {
         cmocka_unit_test(test_dataset_many_problems),
         cmocka_unit_test(test_dataset_broken_and_missing),
         cmocka_unit_test(test_select),
+        cmocka_unit_test(test_folds),
         cmocka_unit_test(test_normalise),
         cmocka_unit_test(test_mirror),
         cmocka_unit_test(test_tile_cover),
         cmocka_unit_test(test_tile_extract_and_keep),
-        cmocka_unit_test(test_sampler_epochs),
-        cmocka_unit_test(test_sampler_is_a_function),
-        cmocka_unit_test(test_sampler_positions),
-        cmocka_unit_test(test_sampler_fill),
-        cmocka_unit_test(test_sampler_grey),
         cmocka_unit_test(test_sample_repeats),
         cmocka_unit_test(test_sample_membrane),
         cmocka_unit_test(test_sample_cells),
         cmocka_unit_test(test_sample_options),
-        cmocka_unit_test(test_overlay),
     };
     return cmocka_run_group_tests_name("data", tests, scratch_open, scratch_close);
 }

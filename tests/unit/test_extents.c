@@ -122,6 +122,8 @@ static const struct extent_case {
     {KERNEL_ID_sgd, {100, ONE_AND_A_HALF, 0}, {100, 100, 100, 8}, NULL},
     {KERNEL_ID_adam, {100}, {100, 100, 100, 100, 8}, NULL},
     {KERNEL_ID_adam, {0}, {0}, "a size is zero"},
+    {KERNEL_ID_accumulate, {100, 1}, {100, 100, 8, 100}, NULL},
+    {KERNEL_ID_accumulate, {100, 2}, {0}, "mean is neither"},
     {KERNEL_COUNT, {0}, {0}, "no such kernel"},
 };
 

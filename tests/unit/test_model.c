@@ -236,7 +236,7 @@ static void test_settings(void **state) {
               "train:\n"
               "  optimiser: sgd\n  momentum: 0.99\n  learning_rate: 0.01\n  weight_decay: 0.001\n"
               "  schedule: {kind: step, every: 50, factor: 0.5}\n  warmup: 7\n  batch: 3\n"
-              "  steps: 99\n  flips: false\n  grey: 0.2\n"
+              "  steps: 99\n  accumulate: 4\n  sampling: 0.25\n"
               "layers:\n" END);
     const struct plan_model *settings = &model->settings;
     assert_string_equal(settings->name, "named");
@@ -260,8 +260,111 @@ static void test_settings(void **state) {
     assert_int_equal(settings->warmup_steps, 7);
     assert_int_equal(settings->batch, 3);
     assert_int_equal(settings->default_steps, 99);
-    assert_false(settings->augment_flips);
-    assert_true(settings->augment_grey == 0.2f);
+    assert_int_equal(settings->accumulate, 4);
+    assert_true(settings->sample_balance == 0.25f);
+    model_free(model);
+}
+
+/* Settings of a model with these sections. */
+static struct plan_model sections(const char *text) {
+    char whole[1024];
+    snprintf(whole, sizeof(whole), "%s" HEAD "layers:\n" END, text);
+    struct model *model = parse(whole);
+    const struct plan_model settings = model->settings;
+    model_free(model);
+    return settings;
+}
+
+static void test_augment(void **state) {
+    (void)state;
+    static const char none[] = "", word[] = "augment: none\n";
+    for (int i = 0; i < 2; i++) {
+        const struct plan_augment a = sections(i == 0 ? none : word).augment;
+        assert_int_equal(a.elastic_grid, 0);
+        assert_true(a.rotate_degrees == 0 && a.mirror_probability == 0);
+        assert_true(a.scale_min == 1 && a.scale_max == 1);
+        assert_true(a.grey_probability == 0 && a.grey_slope_min == 1 && a.grey_slope_max == 1);
+        assert_true(a.shift && a.cubic);
+    }
+    struct plan_augment a =
+        sections("augment:\n  elastic: {grid: 5, sigma: 7, probability: 0.5}\n"
+                 "  rotate: {degrees: 90, step: 45, probability: 0.25}\n  mirror: 0.125\n"
+                 "  scale: {from: 0.5, to: 2, probability: 0.75}\n  shift: false\n"
+                 "  grey: {black: 0.125, white: 0.25, slope: {from: 0.5, to: 1.25}}\n"
+                 "  interpolation: linear\n")
+            .augment;
+    assert_int_equal(a.elastic_grid, 5);
+    assert_true(a.elastic_sigma == 7 && a.elastic_probability == 0.5f);
+    assert_true(a.rotate_degrees == 90 && a.rotate_step == 45 && a.rotate_probability == 0.25f);
+    assert_true(a.mirror_probability == 0.125f);
+    assert_true(a.scale_min == 0.5f && a.scale_max == 2 && a.scale_probability == 0.75f);
+    assert_true(a.grey_black == 0.125f && a.grey_white == 0.25f && a.grey_probability == 1);
+    assert_true(a.grey_slope_min == 0.5f && a.grey_slope_max == 1.25f);
+    assert_false(a.shift || a.cubic);
+    /* A lone number is the main field, the others have defaults. */
+    a = sections("augment: {elastic: 10, rotate: 180, grey: {slope: 0.25}}\n").augment;
+    assert_int_equal(a.elastic_grid, 3);
+    assert_true(a.elastic_sigma == 10 && a.elastic_probability == 1);
+    assert_true(a.rotate_degrees == 180 && a.rotate_step == 0 && a.rotate_probability == 1);
+    assert_true(a.grey_slope_min == 0.75f && a.grey_slope_max == 1.25f);
+    /* 0 switches a part off, whatever its other fields say. */
+    a = sections("augment: {elastic: {sigma: 0, grid: 4}, rotate: {degrees: 0, step: 90}}\n")
+            .augment;
+    assert_int_equal(a.elastic_grid, 0);
+    assert_true(a.rotate_degrees == 0);
+    assert_true(sections("train: {sampling: uniform}\n").sample_balance == 0);
+    assert_true(sections("train: {sampling: balanced}\n").sample_balance == 1);
+}
+
+static void test_weights(void **state) {
+    (void)state;
+    const struct plan_weights none = sections("").weights;
+    assert_true(none.balance == 0 && none.border == 0 && none.sigma == 5);
+    const struct plan_weights some = sections("weights: {balance: 0.5, sigma: 3}\n").weights;
+    assert_true(some.balance == 0.5f && some.border == 0 && some.sigma == 3);
+    static const char cells[] =
+        "input: {tile: 64}\nlabels:\n  - {value: 0, class: background}\n"
+        "  - {value: other, class: cell, instances: true}\n  - {value: 9, class: ignore}\n"
+        "weights: {balance: 1, border: 10}\nlayers:\n"
+        "  - conv: {name: score, channels: 2, kernel: 1}\n  - cross_entropy: ";
+    for (int map = 0; map < 2; map++) {
+        char text[1024];
+        snprintf(text, sizeof(text), "%s%s\n", cells, map ? "true" : "false");
+        struct model *model = parse(text);
+        assert_true(model->settings.weights.balance == (float)map);
+        assert_true(model->settings.weights.border == (float)(10 * map));
+        model_free(model);
+    }
+}
+
+/* Values that are objects of their own, ranges, and the value that "other" is written as. */
+static void test_instances(void **state) {
+    (void)state;
+    struct model *model = parse("input: {tile: 64}\nlabels:\n  - {value: 0, class: background}\n"
+                                "  - {values: [1, 99], class: cell, instances: true, weight: 2}\n"
+                                "  - {value: other, class: rod, instances: true}\n"
+                                "layers:\n  - conv: {channels: 3, kernel: 1}\n  - cross_entropy\n");
+    const struct plan_label *labels = model->settings.labels;
+    assert_int_equal(model->settings.n_labels, 4);
+    assert_int_equal(labels[0].last_value, 0);
+    assert_false(labels[0].instances);
+    assert_int_equal(labels[1].value, 1);
+    assert_int_equal(labels[1].last_value, 99);
+    assert_true(labels[1].instances && labels[1].weight == 2);
+    /* 255 is written for the class, and where it is read it is one object among the others. */
+    assert_int_equal(labels[2].value, 255);
+    assert_int_equal(labels[2].last_value, 255);
+    assert_true(labels[2].instances);
+    assert_int_equal(labels[2].class_, 2);
+    assert_int_equal(labels[3].value, PLAN_LABEL_OTHER);
+    assert_int_equal(labels[3].last_value, PLAN_LABEL_OTHER);
+    assert_true(labels[3].instances);
+    model_free(model);
+    /* A range from 200 on leaves 199 for the class that is only "other". */
+    model = parse("input: {tile: 64}\nlabels:\n  - {value: other, class: cell}\n"
+                  "  - {values: [200, 65535], class: background}\n"
+                  "layers:\n  - conv: {channels: 2, kernel: 1}\n  - cross_entropy\n");
+    assert_int_equal(model->settings.labels[0].value, 199);
     model_free(model);
 }
 
@@ -629,6 +732,9 @@ int main(void) {
         cmocka_unit_test(test_names),
         cmocka_unit_test(test_layer_fields),
         cmocka_unit_test(test_settings),
+        cmocka_unit_test(test_augment),
+        cmocka_unit_test(test_weights),
+        cmocka_unit_test(test_instances),
         cmocka_unit_test(test_other_labels),
         cmocka_unit_test(test_parameters),
         cmocka_unit_test(test_hash),
