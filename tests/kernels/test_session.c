@@ -298,14 +298,14 @@ static void test_threads(void **state) {
     const char *kept = getenv("UNET_CPU");
     char *old = kept != NULL ? strdup(kept) : NULL;
     must(open_cpu(3, &device));
-    assert_non_null(strstr(unet_device_get_info(device)->name, "3 threads"));
+    assert_non_null(strstr(unet_device_get_info(device)->choice, "; 3 threads"));
     close_device(device);
     setenv("UNET_THREADS", "1", 1);
     must(open_cpu(0, &device));
-    assert_non_null(strstr(unet_device_get_info(device)->name, "1 thread)"));
+    assert_non_null(strstr(unet_device_get_info(device)->choice, "; 1 thread"));
     close_device(device);
     must(open_cpu(5, &device)); /* what is asked for in words wins */
-    assert_non_null(strstr(unet_device_get_info(device)->name, "5 threads"));
+    assert_non_null(strstr(unet_device_get_info(device)->choice, "; 5 threads"));
     close_device(device);
     for (size_t i = 0; i < ARRAY_LEN(wrong); i++) {
         setenv("UNET_THREADS", wrong[i], 1);
