@@ -153,6 +153,14 @@ static void conv(struct check *check, const struct conv_params *p) {
     planes(check, p->n, p->c_in, p->h_in, p->w_in, p->x_stride_n);
     weights(check, p->c_in, p->kh, p->kw, p->c_out);
     aux(check, p->epilogue, p->n, p->c_out, p->h_out, p->w_out, p->aux_stride_n);
+    require(check,
+            (p->epilogue & EPILOGUE_MASK) != 0 ? p->plain_count < p->c_out
+                                               : (p->plain_first | p->plain_count) == 0,
+            "channels are left out of no mask");
+    require(check,
+            p->plain_count == 0 ? p->plain_first == 0
+                                : (uint64_t)p->plain_first + p->plain_count <= p->c_out,
+            "channels that the mask leaves out do not exist");
     planes(check, p->n, p->c_out, p->h_out, p->w_out, p->y_stride_n);
 }
 
@@ -217,6 +225,27 @@ static void maxpool_bwd(struct check *check, const struct maxpool_bwd_params *p)
     require_pool_axis(check, p->h_in, p->h_out, p->kernel, p->stride, p->dilation);
     require_pool_axis(check, p->w_in, p->w_out, p->kernel, p->stride, p->dilation);
     planes(check, p->n, p->c, p->h_in, p->w_in, p->x_stride_n);
+    planes(check, p->n, p->c, p->h_out, p->w_out, p->dy_stride_n);
+    planes(check, p->n, p->c, p->h_in, p->w_in, p->dx_stride_n);
+}
+
+static uint64_t index_words(uint32_t n, uint32_t c, uint32_t h_out, uint32_t w_out) {
+    const uint64_t blocks = (times(h_out, w_out) + POOL_INDEX_WINDOWS - 1) / POOL_INDEX_WINDOWS;
+    return times(times(n, c), times(blocks, POOL_INDEX_LANES));
+}
+
+static void maxpool_index(struct check *check, const struct maxpool_index_params *p) {
+    require_pool_axis(check, p->h_in, p->h_out, 2, 2, 1);
+    require_pool_axis(check, p->w_in, p->w_out, 2, 2, 1);
+    planes(check, p->n, p->c, p->h_in, p->w_in, p->x_stride_n);
+    planes(check, p->n, p->c, p->h_out, p->w_out, p->y_stride_n);
+    labels(check, index_words(p->n, p->c, p->h_out, p->w_out));
+}
+
+static void maxpool_unpool(struct check *check, const struct maxpool_unpool_params *p) {
+    require_pool_axis(check, p->h_in, p->h_out, 2, 2, 1);
+    require_pool_axis(check, p->w_in, p->w_out, 2, 2, 1);
+    labels(check, index_words(p->n, p->c, p->h_out, p->w_out));
     planes(check, p->n, p->c, p->h_out, p->w_out, p->dy_stride_n);
     planes(check, p->n, p->c, p->h_in, p->w_in, p->dx_stride_n);
 }
@@ -355,6 +384,12 @@ static void all_regions(enum kernel_id id, const union kernel_params *p, struct 
         break;
     case KERNEL_ID_maxpool_bwd:
         maxpool_bwd(check, &p->maxpool_bwd);
+        break;
+    case KERNEL_ID_maxpool_index:
+        maxpool_index(check, &p->maxpool_index);
+        break;
+    case KERNEL_ID_maxpool_unpool:
+        maxpool_unpool(check, &p->maxpool_unpool);
         break;
     case KERNEL_ID_copy_region:
     case KERNEL_ID_add_region:

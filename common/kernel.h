@@ -34,6 +34,8 @@ KERNEL_STRUCT(upconv_dgrad, UPCONV_DGRAD)
 KERNEL_STRUCT(upconv_wgrad, UPCONV_WGRAD)
 KERNEL_STRUCT(maxpool, MAXPOOL)
 KERNEL_STRUCT(maxpool_bwd, MAXPOOL_BWD)
+KERNEL_STRUCT(maxpool_index, MAXPOOL_INDEX)
+KERNEL_STRUCT(maxpool_unpool, MAXPOOL_UNPOOL)
 KERNEL_STRUCT(act_fwd, ACT_FWD)
 KERNEL_STRUCT(act_bwd, ACT_BWD)
 KERNEL_STRUCT(add, ADD)
@@ -61,6 +63,8 @@ union kernel_params {
     struct upconv_wgrad_params upconv_wgrad;
     struct maxpool_params maxpool;
     struct maxpool_bwd_params maxpool_bwd;
+    struct maxpool_index_params maxpool_index;
+    struct maxpool_unpool_params maxpool_unpool;
     struct act_fwd_params act_fwd;
     struct act_bwd_params act_bwd;
     struct add_params add;

@@ -49,7 +49,10 @@
  * results do not depend on the position of a pixel. conv_dgrad is the same sum with x = gradient of
  * the output, w = weights_transpose(flip) of the layer's weights, pad = dilation * (k - 1) - pad of
  * the layer.  aux: the bias (c_out floats) when EPILOGUE_BIAS, the mask tensor (shape of y, stride
- * aux_stride_n) when EPILOGUE_MASK, anything valid when neither; never both.
+ * aux_stride_n) when EPILOGUE_MASK, anything valid when neither; never both. The mask leaves the
+ * plain_count channels from plain_first on alone (both 0 when there is no mask).
+ * With EPILOGUE_MASK, y of conv_dgrad may be aux: the invocation that writes an element reads the
+ * mask there before it does, and nobody else reads it.
  */
 #define CONV_BINDINGS(B) B(x, READ) B(w, READ) B(aux, READ) B(y, WRITE)
 #define CONV_PARAMS(U, F)                                                                          \
@@ -57,7 +60,7 @@
     U(c_in)                                                                                        \
     U(h_in)                                                                                        \
     U(w_in) U(x_stride_n) U(c_out) U(h_out) U(w_out) U(y_stride_n) U(pad_h) U(pad_w) U(dilation)   \
-        U(kh) U(kw) U(aux_stride_n) U(epilogue) F(slope)
+        U(kh) U(kw) U(aux_stride_n) U(epilogue) F(slope) U(plain_first) U(plain_count)
 
 /*
  * conv_wgrad: partial[s][i][ky * kw + kx][o] = sum of x[n, i, yy + ky * dilation - pad_h, xx + ...]
@@ -98,7 +101,7 @@
 /*
  * upconv_dgrad: dx[n, i, yy, xx] = epilogue(sum over o, a, b of dy[n, o, yy * k + a, xx * k + b] *
  * wt[o][a * k + b][i]), wt = weights_transpose(no flip).  h_in, w_in, c_in are those of the layer's
- * input (dx), as in upconv_fwd.
+ * input (dx), as in upconv_fwd.  dx may be aux, as in conv_dgrad.
  */
 #define UPCONV_DGRAD_BINDINGS(B) B(dy, READ) B(wt, READ) B(aux, READ) B(dx, WRITE)
 #define UPCONV_DGRAD_PARAMS(U, F)                                                                  \
@@ -130,6 +133,24 @@
     U(h_in)                                                                                        \
     U(w_in) U(x_stride_n) U(h_out) U(w_out) U(dy_stride_n) U(dx_stride_n) U(kernel) U(stride)      \
         U(dilation)
+
+/*
+ * maxpool_index: maxpool_fwd with kernel = stride = 2, dilation 1, and the place of the first
+ * maximum (scan order ky, kx) of each window, ky * 2 + kx, as two bits.  Window i = yy * w_out + xx
+ * of a plane lies in word  i / 1024 * 64 + i % 64  of the plane's words, at bits 2 * (i % 1024 /
+ * 64) and above; a plane has 64 words for each 1024 windows begun; planes follow one another.
+ * Bits of no window are 0.
+ */
+#define POOL_INDEX_LANES 64
+#define POOL_INDEX_WINDOWS 1024 /* 16 in each of POOL_INDEX_LANES words */
+#define MAXPOOL_INDEX_BINDINGS(B) B(x, READ) B(y, WRITE) B(index, WRITE)
+#define MAXPOOL_INDEX_PARAMS(U, F)                                                                 \
+    U(n) U(c) U(h_in) U(w_in) U(x_stride_n) U(h_out) U(w_out) U(y_stride_n)
+
+/* maxpool_unpool: maxpool_bwd from that index: dy at each window's maximum, 0 elsewhere. */
+#define MAXPOOL_UNPOOL_BINDINGS(B) B(index, READ) B(dy, READ) B(dx, WRITE)
+#define MAXPOOL_UNPOOL_PARAMS(U, F)                                                                \
+    U(n) U(c) U(h_in) U(w_in) U(h_out) U(w_out) U(dy_stride_n) U(dx_stride_n)
 
 /* Point-wise kernels run over n images of count = c * h * w elements each. */
 /* act_fwd: y = x > 0 ? x : slope * x.  y may be x. */
@@ -229,6 +250,8 @@
                     K(add_region, ADD_REGION) K(embed_region, EMBED_REGION) K(dropout, DROPOUT)    \
                         K(softmax, SOFTMAX) K(softmax_loss, SOFTMAX_LOSS)                          \
                             K(loss_reduce, LOSS_REDUCE) K(softmax_loss_grad, SOFTMAX_LOSS_GRAD)    \
-                                K(sgd, SGD) K(adam, ADAM) K(accumulate, ACCUMULATE)
+                                K(sgd, SGD) K(adam, ADAM) K(accumulate, ACCUMULATE)        \
+                                    K(maxpool_index, MAXPOOL_INDEX)                                \
+                                        K(maxpool_unpool, MAXPOOL_UNPOOL)
 
 #endif

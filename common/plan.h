@@ -15,7 +15,7 @@
 #include "common/err.h"
 #include "common/kernel.h"
 
-#define PLAN_VERSION 2u
+#define PLAN_VERSION 3u
 #define PLAN_ALIGNMENT                                                                             \
     256u /* of every tensor in its block, bytes; the largest that Vulkan lets a device ask for */
 #define PLAN_MAX_GROUPS 65535u

@@ -147,13 +147,16 @@ static const char *compare_region(const struct plan_tensor *t, const struct kern
 }
 
 /* Which of a kernel's inputs its output may be, as kernel_contract.h says: a set of bindings. */
-static unsigned in_place_inputs(enum kernel_id kernel) {
+static unsigned in_place_inputs(enum kernel_id kernel, const struct kernel_region *regions) {
     switch (kernel) {
     case KERNEL_ID_act_fwd: /* x */
     case KERNEL_ID_dropout: /* x */
         return 1u << 0;
     case KERNEL_ID_act_bwd: /* dy */
         return 1u << 1;
+    case KERNEL_ID_conv_dgrad: /* the mask */
+    case KERNEL_ID_upconv_dgrad:
+        return regions[2].form == KERNEL_PLANES ? 1u << 2 : 0;
     case KERNEL_ID_add:        /* a, b */
     case KERNEL_ID_accumulate: /* g, sum */
         return 1u << 0 | 1u << 1;
@@ -177,7 +180,7 @@ static bool check_overlap(const struct plan_check *check, const struct plan_reco
         return true;
     /* The output is the last binding of every kernel that works in place. */
     if (tensor_a == tensor_b && b == info->n_bindings - 1 &&
-        (in_place_inputs(record->kernel) >> a & 1u) != 0)
+        (in_place_inputs(record->kernel, regions) >> a & 1u) != 0)
         return true;
     return err_set(check->err, ERR_INPUT,
                    "%s (tensor %s) and %s (tensor %s) overlap, and one is written",

@@ -1,8 +1,8 @@
 /*
  * compile.c: the stages of a compilation, in order. Everything else is called from here.
  *
- *   model text -> model -> for each program: build, [autodiff, update], fuse, order, skip, inplace
- * -> lower -> memory -> barriers -> tiles -> plan -> verify
+ *   model text -> model -> for each program: build, [autodiff, update], mask, index, fuse, order,
+ *   skip, inplace -> lower -> memory -> barriers -> tiles -> plan -> verify
  */
 #include "compiler/compiler.h"
 
@@ -12,14 +12,23 @@
 #include "common/file.h"
 #include "compiler/emit.h"
 #include "compiler/explain.h"
+#include "compiler/fit.h"
 #include "compiler/passes.h"
+#include "compiler/report_picture.h"
 
-static const char *const pass_names[] = {"build", "autodiff", "update", "fuse", "order",
-                                         "skip",  "inplace",  "plan",   NULL};
+static const char *const pass_names[] = {"build", "autodiff", "update",  "mask", "index", "fuse",
+                                         "order", "skip",     "inplace", "plan", NULL};
 
 const char *const *unet_compile_passes(void) {
     return pass_names;
 }
+
+/* Those that --disable can leave out. */
+static const struct {
+    const char *name;
+    void (*run)(struct graph *graph);
+} rewrites[] = {{"mask", mask_run},   {"index", pool_index_run}, {"fuse", fuse_run},
+                {"order", order_run}, {"skip", skip_run},        {"inplace", inplace_run}};
 
 #define N_PROGRAMS 4
 
@@ -70,14 +79,21 @@ static bool differentiate(const struct compilation *c, enum model_program kind, 
     return ok;
 }
 
+/* Is name one of the words between the commas of a list? */
+static bool is_listed(const char *list, const char *name) {
+    const size_t length = strlen(name);
+    while (list && *list) {
+        const size_t word = strcspn(list, ",");
+        if (word == length && strncmp(list, name, length) == 0) {
+            return true;
+        }
+        list += word + (list[word] == ',');
+    }
+    return false;
+}
+
 static bool run_passes(const struct compilation *c, enum model_program kind, struct graph *graph,
                        struct err *err) {
-    static const struct {
-        const char *name;
-        void (*run)(struct graph *graph);
-    } passes[] = {
-        {"fuse", fuse_run}, {"order", order_run}, {"skip", skip_run}, {"inplace", inplace_run}};
-
     if (!build_graph(c->model, kind, graph, err) || !finish_pass(c, graph, "build", err)) {
         return false;
     }
@@ -85,9 +101,11 @@ static bool run_passes(const struct compilation *c, enum model_program kind, str
     if (trains && !differentiate(c, kind, graph, err)) {
         return false;
     }
-    for (size_t i = 0; i < ARRAY_LEN(passes); i++) {
-        passes[i].run(graph);
-        if (!finish_pass(c, graph, passes[i].name, err)) {
+    for (size_t i = 0; i < ARRAY_LEN(rewrites); i++) {
+        if (!is_listed(c->options->disable, rewrites[i].name)) {
+            rewrites[i].run(graph);
+        }
+        if (!finish_pass(c, graph, rewrites[i].name, err)) {
             return false;
         }
     }
@@ -126,11 +144,19 @@ static bool compile_model(struct compilation *c, struct err *err) {
     if (wants_dump(c, "plan")) {
         plan_print(c->plan, c->options->dump_stream);
     }
+    if (!plan_verify(c->plan, NULL, err)) {
+        return err_prefix(err,
+                          "the compiler made a plan its verifier rejects (please report this)");
+    }
     if (c->options->explain) {
         explain_plan(c->plan, &c->graphs[MODEL_TRAIN], c->options->explain);
     }
-    return plan_verify(c->plan, NULL, err) ||
-           err_prefix(err, "the compiler made a plan its verifier rejects (please report this)");
+    for (size_t i = 0; c->options->graph && i < c->n_graphs; i++) {
+        if (strcmp(c->graphs[i].name, c->options->graph_program) == 0) {
+            report_graph_dot(&c->graphs[i], c->options->graph);
+        }
+    }
+    return true;
 }
 
 static void finish(struct compilation *c) {
@@ -159,6 +185,27 @@ static bool unknown_pass(const char *name, struct err *err) {
     return err_hint(err, "passes:%s, or all", list);
 }
 
+/* Every word of the list is a pass that may be left out. */
+static bool check_disabled(const char *list, struct err *err) {
+    while (list && *list) {
+        const size_t word = strcspn(list, ",");
+        bool known = false;
+        char names[128] = "";
+        for (size_t i = 0; i < ARRAY_LEN(rewrites); i++) {
+            const size_t at = strlen(names);
+            snprintf(names + at, sizeof(names) - at, " %s", rewrites[i].name);
+            known |= strlen(rewrites[i].name) == word && strncmp(rewrites[i].name, list, word) == 0;
+        }
+        if (!known) {
+            err_set(err, ERR_USAGE, "--disable %.*s: no pass that can be left out", (int)word,
+                    list);
+            return err_hint(err, "passes:%s", names);
+        }
+        list += word + (list[word] == ',');
+    }
+    return true;
+}
+
 static bool split_overrides(const struct unet_compile_options *options, struct arena *arena,
                             struct model_override *out, struct err *err) {
     for (size_t i = 0; i < options->n_set; i++) {
@@ -184,10 +231,9 @@ static enum err_code mistakes_code(const struct diag *diag) {
     return ERR_USAGE;
 }
 
-/* Reads the model; its mistakes are shown on options->diagnostics. */
-static bool read_model(const char *file_name, const char *text,
-                       const struct unet_compile_options *options, struct model **model,
-                       struct err *err) {
+bool compile_read_model(const char *file_name, const char *text,
+                        const struct unet_compile_options *options, struct model **model,
+                        struct err *err) {
     struct arena arena = {0};
     struct model_override *overrides =
         ARENA_ARRAY(&arena, struct model_override, options->n_set + 1);
@@ -216,7 +262,11 @@ bool unet_compile_text(const char *file_name, const char *text,
     if (c.options->dump_pass && !known_pass(c.options->dump_pass)) {
         return unknown_pass(c.options->dump_pass, err);
     }
-    bool ok = read_model(file_name, text, c.options, &c.model, err) && compile_model(&c, err);
+    if (!check_disabled(c.options->disable, err)) {
+        return false;
+    }
+    bool ok =
+        compile_read_model(file_name, text, c.options, &c.model, err) && compile_model(&c, err);
     finish(&c);
     if (ok) {
         *plan_out = c.plan;

@@ -20,11 +20,15 @@ struct unet_compile_options {
     FILE *dump_stream;
     FILE *
         diagnostics; /* where mistakes of the model are shown; NULL: nowhere, only counted in err */
-    FILE *explain;   /* report of layers, sizes, operations and memory; NULL: none */
+    const char *disable; /* passes to leave out, separated by commas; NULL: none */
+    FILE *explain;       /* report of layers, sizes, operations and memory; NULL: none */
+    FILE *graph;         /* the graph of one program after all passes, for Graphviz; NULL: none */
+    const char *graph_program; /* "train_step" */
 };
 
 /* Compiles a model file. On success *plan_out is verified and is freed with plan_free. ERR_INPUT:
-   the model has mistakes (already shown on diagnostics); ERR_USAGE: unknown pass or variable;
+   the model has mistakes (already shown on diagnostics); ERR_USAGE: unknown pass or variable, or a
+   pass that no plan does without;
    ERR_IO. */
 bool unet_compile_file(const char *path, const struct unet_compile_options *options,
                        struct plan **plan_out, struct err *err);

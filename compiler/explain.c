@@ -1,10 +1,13 @@
 /*
- * explain.c: "unetc --explain". Counts come from the graph, memory from the plan.
+ * explain.c: "unetc --explain": layers and training here, counted on the graph; programs and memory
+ * in report_memory.c, from the plan.
  */
 #include "compiler/explain.h"
 
 #include <inttypes.h>
 #include <string.h>
+
+#include "compiler/report_memory.h"
 
 static bool is_convolution(enum op_kind op) {
     return op == OP_CONV || op == OP_UPCONV;
@@ -63,47 +66,6 @@ static struct totals print_layers(const struct graph *train, FILE *stream) {
     return totals;
 }
 
-static void print_program(const struct plan_program *program, FILE *stream) {
-    uint64_t flops = 0;
-    uint32_t barriers = 0;
-    for (uint32_t r = 0; r < program->n_records; r++) {
-        flops += program->records[r].flops;
-        barriers += program->records[r].barrier;
-    }
-    const double mib = 1024.0 * 1024.0;
-    double gap =
-        program->lower_bound_bytes
-            ? 100.0 * ((double)program->arena_bytes / (double)program->lower_bound_bytes - 1)
-            : 0;
-    fprintf(stream, "  %-12s %5u dispatches %5u barriers %12.3f GFLOP\n", program->name,
-            program->n_records, barriers, (double)flops / 1e9);
-    fprintf(stream,
-            "  %-12s arena %.1f MiB; %.1f MiB if nothing shared memory (%.1f times); lower bound "
-            "%.1f MiB (%s%.2f %%)\n",
-            "", (double)program->arena_bytes / mib, (double)program->naive_arena_bytes / mib,
-            program->arena_bytes ? (double)program->naive_arena_bytes / (double)program->arena_bytes
-                                 : 1.0,
-            (double)program->lower_bound_bytes / mib,
-            program->arena_bytes == program->lower_bound_bytes ? "reached, " : "+", gap);
-}
-
-static void print_blocks(const struct plan *plan, FILE *stream) {
-    static const char *const names[PLAN_BLOCK_COUNT] = {"weights", "optimiser state", "arena",
-                                                        "inputs and outputs", "control"};
-    uint64_t total_bytes = 0;
-    fprintf(stream, "\nmemory blocks\n");
-    for (int block = 0; block < PLAN_BLOCK_COUNT; block++) {
-        fprintf(stream, "  %-20s %12.3f MiB\n", names[block],
-                (double)plan->block_bytes[block] / (1024.0 * 1024.0));
-        total_bytes += plan->block_bytes[block];
-        if (block == PLAN_BLOCK_STATE && plan_accumulator_bytes(plan) > 0) {
-            fprintf(stream, "  %-20s %12.3f MiB of it\n", "  accumulated",
-                    (double)plan_accumulator_bytes(plan) / (1024.0 * 1024.0));
-        }
-    }
-    fprintf(stream, "  %-20s %12.3f MiB\n", "total", (double)total_bytes / (1024.0 * 1024.0));
-}
-
 static void print_training(const struct plan_model *model, FILE *stream) {
     char text[512];
     fprintf(stream, "\ntraining\n");
@@ -130,9 +92,6 @@ void explain_plan(const struct plan *plan, const struct graph *train, FILE *stre
             totals.convolutions, totals.parameters, model->in_h, model->in_w, model->out_h,
             model->out_w, model->batch, (double)totals.flops / 1e9);
     print_training(model, stream);
-    fprintf(stream, "\nprograms\n");
-    for (uint32_t i = 0; i < plan->n_programs; i++) {
-        print_program(&plan->programs[i], stream);
-    }
-    print_blocks(plan, stream);
+    report_programs(plan, stream);
+    report_device_memory(plan, stream);
 }

@@ -7,7 +7,8 @@
 #include "compiler/ir.h"
 
 /* Layers with shapes, parameters and operations of the forward pass (from the training graph), then
-   each program's operations and memory against naive allocation and the lower bound. */
+   each program's operations and memory against naive allocation and the lower bound, then device
+   memory by purpose. */
 void explain_plan(const struct plan *plan, const struct graph *train, FILE *stream);
 
 #endif

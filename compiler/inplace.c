@@ -1,7 +1,8 @@
 /*
- * inplace.c: the result of an operation that reads only the element it writes
+ * inplace.c: the result of an operation that reads an input only at the element it writes
  * (op_info.inplace_input) takes over the memory of that input, when no later node reads any byte of
- * it.
+ * it. So the gradient of an activation lies where the activation was, as soon as the weight
+ * gradient has read that.
  */
 #include "compiler/passes.h"
 
@@ -36,10 +37,29 @@ static bool read_by_host(struct graph *graph, struct value *value) {
     return false;
 }
 
-static bool hosts_views(const struct graph *graph, const struct value *value) {
+/* Puts y, and what lives in y, into the memory of x. */
+static void move_into(const struct graph *graph, struct value *y, struct value *x) {
+    struct value *root = storage_root(x);
+    int channel = storage_channel(x);
     for (size_t i = 0; i < graph->values.count; i++) {
-        if (graph->values.items[i]->storage == value) {
-            return true;
+        struct value *view = graph->values.items[i];
+        if (view->storage == y) {
+            view->storage = root;
+            view->storage_channel += channel;
+        }
+    }
+    y->storage = root;
+    y->storage_channel = channel;
+}
+
+/* Does anything in y's memory exist before y is made? */
+static bool is_filled_before(const struct graph *graph, size_t index, struct value *y) {
+    for (size_t i = 0; i < index; i++) {
+        const struct node *node = graph->nodes.items[i];
+        for (int j = 0; j < node->n_outputs; j++) {
+            if (storage_overlaps(node->outputs[j], y)) {
+                return true;
+            }
         }
     }
     return false;
@@ -52,13 +72,12 @@ static void try_inplace(struct graph *graph, size_t index) {
         return;
     }
     struct value *x = node->inputs[input], *y = node->outputs[0];
-    if (x->kind != VALUE_TEMP || y->port || y->storage || hosts_views(graph, y) ||
+    if (x->kind != VALUE_TEMP || y->port || y->storage || is_filled_before(graph, index, y) ||
         other_input_overlaps(node, input) || read_by_host(graph, x) ||
         read_later(graph, index + 1, x)) {
         return;
     }
-    y->storage = storage_root(x);
-    y->storage_channel = storage_channel(x);
+    move_into(graph, y, x);
 }
 
 void inplace_run(struct graph *graph) {

@@ -72,7 +72,8 @@ struct attr {
     struct shape shape; /* of the result where inputs do not determine it */
     bool act;           /* fused activation (or, in a data gradient, its mask) */
     float slope;
-    float rate; /* dropout */
+    int plain_first, plain_count; /* channels that the mask of a data gradient leaves alone */
+    float rate;                   /* dropout */
     int layer;
     float momentum, decay, beta1, beta2, epsilon;
 };

@@ -104,6 +104,9 @@ enum model_program { MODEL_TRAIN, MODEL_EVALUATE, MODEL_INFER, MODEL_ACCUMULATE 
  * params (struct param objects, same pointers).
  */
 bool model_check_sizes(struct model *model, struct diag *diag);
+/* Whether a square tile of this size would pass, of a model that has passed with its own; that maps
+   may have too many elements is not looked at. */
+bool model_tile_is_legal(const struct model *model, uint32_t tile);
 bool build_graph(struct model *model, enum model_program program, struct graph *graph,
                  struct err *err);
 

@@ -332,3 +332,14 @@ bool model_check_sizes(struct model *model, struct diag *diag) {
     fill_settings(model, h, w);
     return true;
 }
+
+bool model_tile_is_legal(const struct model *model, uint32_t tile) {
+    const size_t count = model->layers.count;
+    struct extent *extents = calloc(count, sizeof(*extents));
+    bool legal = extents != NULL;
+    for (int axis = 0; legal && axis < 2; axis++)
+        legal = run_axis(model, axis == 0, tile, extents).failure == FAIL_NONE &&
+                make_tiling(model, extents, tile).core > 0;
+    free(extents);
+    return legal;
+}

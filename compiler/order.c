@@ -1,7 +1,9 @@
 /*
  * order.c: moves every update (SGD, ADAM, ACCUMULATE) directly after the last node that reads what
  * it changes or makes its gradient. The gradient's memory is free from there on, so that the
- * gradients of all layers never exist at once. The order of all other nodes stays.
+ * gradients of all layers never exist at once. Every crop moves directly after the node that makes
+ * what it crops: the whole map then need not wait for the decoder. The order of all other nodes
+ * stays.
  */
 #include <stdlib.h>
 
@@ -33,6 +35,22 @@ static size_t earliest_place(const struct graph *graph, const struct node *updat
     return after;
 }
 
+static size_t index_of(const struct graph *graph, const struct node *node) {
+    size_t i = 0;
+    while (graph->nodes.items[i] != node) {
+        i++;
+    }
+    return i;
+}
+
+static size_t place_of(const struct graph *graph, const struct node *node, size_t index) {
+    if (op_has_effect(node->op)) {
+        return earliest_place(graph, node);
+    }
+    bool moves = node->op == OP_CROP && node->inputs[0]->producer;
+    return moves ? index_of(graph, node->inputs[0]->producer) : index;
+}
+
 static int by_place(const void *a, const void *b) {
     const struct placed *x = a, *y = b;
     if (x->after != y->after) {
@@ -45,8 +63,7 @@ void order_run(struct graph *graph) {
     VEC(struct placed) placed = {0};
     for (size_t i = 0; i < graph->nodes.count; i++) {
         struct node *node = graph->nodes.items[i];
-        bool update = op_has_effect(node->op);
-        vec_push(&placed, ((struct placed){update ? earliest_place(graph, node) : i, i, node}));
+        vec_push(&placed, ((struct placed){place_of(graph, node, i), i, node}));
     }
     if (placed.count) {
         qsort(placed.items, placed.count, sizeof(placed.items[0]), by_place);

@@ -16,20 +16,26 @@ void update_run(struct graph *graph, const struct model *model,
                 const struct autodiff_result *gradients);
 void accumulate_run(struct graph *graph, const struct autodiff_result *gradients);
 
+/* mask.c: masks of activations' gradients move to where the gradient is smaller, past pooling,
+   cropping and dropout; pool_index_run: poolings keep where their maxima were. Both so that maps
+   need not stay for the backward pass. Before fuse. */
+void mask_run(struct graph *graph);
+void pool_index_run(struct graph *graph);
+
 /* fuse.c: activations into the convolution before them, their gradients into the data gradient
    before them, gradient sums into the uncropping that feeds them. */
 void fuse_run(struct graph *graph);
 
 /* order.c: every update directly after the last reader of what it changes, so that gradients die
- * early. */
+   early; every crop directly after what it crops, so that that dies early. */
 void order_run(struct graph *graph);
 
 /* skip.c: producers write their channels of a concatenation in place; slices become views. Needs:
  * final order. */
 void skip_run(struct graph *graph);
 
-/* inplace.c: results of point-wise operations take over the memory of an input that nobody reads
- * later. After skip. */
+/* inplace.c: results of operations that read an input only at the element they write (point-wise
+   ones, data gradients their mask) take over its memory when nobody reads it later. After skip. */
 void inplace_run(struct graph *graph);
 
 /* storage.c: where a value lives after skip and inplace. */
@@ -37,5 +43,7 @@ struct value *storage_root(struct value *value);
 int storage_channel(const struct value *value);
 /* Do two values share any byte? */
 bool storage_overlaps(struct value *a, struct value *b);
+/* The most bytes of temporaries, outputs of the program left out, alive at one node. */
+uint64_t storage_peak_bytes(const struct graph *graph);
 
 #endif

@@ -63,6 +63,8 @@ static void print_attr(const struct attr *attr, FILE *stream) {
         fprintf(stream, " act");
     }
     print_float("slope", attr->slope, stream);
+    print_int("plain_first", attr->plain_first, stream);
+    print_int("plain_count", attr->plain_count, stream);
     print_float("rate", attr->rate, stream);
     print_int("layer", attr->layer, stream);
     print_float("momentum", attr->momentum, stream);

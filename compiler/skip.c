@@ -4,6 +4,11 @@
  * and the slices of the backward pass become views of the gradient they cut. Where the channels
  * would not start at a multiple of PLAN_ALIGNMENT bytes, or the value already lives elsewhere, the
  * copy stays.
+ *
+ * A crop that waits in its channels keeps the memory of the whole result from the encoder to the
+ * decoder. Where that makes the program's largest sum of live bytes larger by more than
+ * COPY_PAYS_PERCENT (inference, which keeps little else), the crop gets memory of its own, and the
+ * concatenation copies it.
  */
 #include "compiler/passes.h"
 
@@ -64,6 +69,25 @@ static void place_slice(struct graph *graph, struct node *node) {
     }
 }
 
+#define COPY_PAYS_PERCENT 3
+
+static void free_crops(struct graph *graph, const struct node *concat) {
+    for (int i = 0; i < concat->n_inputs; i++) {
+        struct value *x = concat->inputs[i];
+        int channel = x->storage_channel;
+        if (x->storage != concat->outputs[0] || x->producer->op != OP_CROP) {
+            continue;
+        }
+        uint64_t placed_bytes = storage_peak_bytes(graph);
+        x->storage = NULL;
+        x->storage_channel = 0;
+        if (storage_peak_bytes(graph) * 100 > placed_bytes * (100 - COPY_PAYS_PERCENT)) {
+            x->storage = concat->outputs[0];
+            x->storage_channel = channel;
+        }
+    }
+}
+
 void skip_run(struct graph *graph) {
     for (size_t i = 0; i < graph->nodes.count; i++) {
         struct node *node = graph->nodes.items[i];
@@ -71,6 +95,11 @@ void skip_run(struct graph *graph) {
             place_concat(graph, node);
         } else if (node->op == OP_SLICE) {
             place_slice(graph, node);
+        }
+    }
+    for (size_t i = 0; i < graph->nodes.count; i++) {
+        if (graph->nodes.items[i]->op == OP_CONCAT) {
+            free_crops(graph, graph->nodes.items[i]);
         }
     }
 }

@@ -1,6 +1,8 @@
 /*
  * storage.c: queries on where a value lives: its own memory, or channels of another value's.
  */
+#include <stdlib.h>
+
 #include "compiler/passes.h"
 
 struct value *storage_root(struct value *value) {
@@ -17,4 +19,50 @@ bool storage_overlaps(struct value *a, struct value *b) {
     }
     int a_begin = storage_channel(a), b_begin = storage_channel(b);
     return a_begin < b_begin + b->shape.c && b_begin < a_begin + a->shape.c;
+}
+
+/* First and last node that touch a value's memory. */
+struct life {
+    size_t first, last;
+};
+
+static void touch(struct life *lives, struct value *value, size_t node) {
+    struct life *life = &lives[storage_root(value)->id];
+    life->first = MIN(life->first, node);
+    life->last = node;
+}
+
+static void find_lives(const struct graph *graph, struct life *lives) {
+    for (size_t i = 0; i < graph->values.count; i++) {
+        lives[i] = (struct life){SIZE_MAX, 0};
+    }
+    for (size_t i = 0; i < graph->nodes.count; i++) {
+        const struct node *node = graph->nodes.items[i];
+        for (int j = 0; j < node->n_inputs; j++) {
+            touch(lives, node->inputs[j], i);
+        }
+        for (int j = 0; j < node->n_outputs; j++) {
+            touch(lives, node->outputs[j], i);
+        }
+    }
+}
+
+uint64_t storage_peak_bytes(const struct graph *graph) {
+    struct life *lives = calloc(graph->values.count + 1, sizeof(*lives));
+    uint64_t *live = calloc(graph->nodes.count + 1, sizeof(*live)), most = 0;
+    find_lives(graph, lives);
+    for (size_t i = 0; i < graph->values.count; i++) {
+        const struct value *value = graph->values.items[i];
+        if (value->kind != VALUE_TEMP || value->port || lives[i].first == SIZE_MAX) {
+            continue;
+        }
+        uint64_t size_bytes = align_up(shape_elements(value->shape) * 4, PLAN_ALIGNMENT);
+        for (size_t n = lives[i].first; n <= lives[i].last; n++) {
+            live[n] += size_bytes;
+            most = MAX(most, live[n]);
+        }
+    }
+    free(lives);
+    free(live);
+    return most;
 }

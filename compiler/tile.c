@@ -328,6 +328,18 @@ static void choose_simple(enum kernel_id kernel, const union kernel_params *p, e
     case KERNEL_ID_maxpool_bwd:
         choose_maxpool_bwd(&p->maxpool_bwd, cls, tile);
         break;
+    case KERNEL_ID_maxpool_index:
+        tile->variant = variant;
+        set_size(tile, POOL_INDEX_LANES);
+        set_groups(tile, (uint64_t)p->maxpool_index.n * p->maxpool_index.c *
+                             blocks((uint64_t)p->maxpool_index.h_out * p->maxpool_index.w_out,
+                                    POOL_INDEX_WINDOWS));
+        break;
+    case KERNEL_ID_maxpool_unpool:
+        choose_each(variant, (uint64_t)p->maxpool_unpool.n * p->maxpool_unpool.c,
+                    blocks(p->maxpool_unpool.h_in, 2) * blocks(p->maxpool_unpool.w_in, 2), cls,
+                    tile);
+        break;
     case KERNEL_ID_copy_region:
     case KERNEL_ID_add_region:
         choose_each(variant, (uint64_t)p->copy_region.n * p->copy_region.c,

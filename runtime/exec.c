@@ -111,28 +111,3 @@ bool exec_in_block(enum plan_block block, uint64_t block_bytes, uint64_t offset_
                    (unsigned long long)(offset_bytes + size_bytes), exec_block_names[block],
                    (unsigned long long)block_bytes);
 }
-
-static void need_tensor(const struct plan *plan, const struct plan_program *program, uint32_t index,
-                        uint64_t *block_bytes) {
-    const enum plan_block block = plan->tensors[index].block;
-    const uint64_t bytes =
-        block == PLAN_BLOCK_ARENA ? program->arena_bytes : plan->block_bytes[block];
-    block_bytes[block] = MAX(block_bytes[block], bytes);
-}
-
-void exec_block_bytes(const struct plan *plan, const bool *programs,
-                      uint64_t block_bytes[PLAN_BLOCK_COUNT]) {
-    memset(block_bytes, 0, PLAN_BLOCK_COUNT * sizeof(block_bytes[0]));
-    for (uint32_t i = 0; i < plan->n_programs; i++) {
-        const struct plan_program *program = &plan->programs[i];
-        if (!programs[i])
-            continue;
-        for (uint32_t j = 0; j < program->n_ports; j++)
-            need_tensor(plan, program, program->ports[j].tensor, block_bytes);
-        for (uint32_t j = 0; j < program->n_records; j++) {
-            const struct plan_record *record = &program->records[j];
-            for (uint32_t k = 0; k < kernel_table[record->kernel].n_bindings; k++)
-                need_tensor(plan, program, record->tensors[k], block_bytes);
-        }
-    }
-}

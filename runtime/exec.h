@@ -101,10 +101,6 @@ enum {
 #define EXEC_COST_PER_BYTE 8u
 uint64_t exec_cost(const struct plan *plan, const struct plan_record *record);
 
-/* The bytes each block needs for the programs flagged, of a verified plan. */
-void exec_block_bytes(const struct plan *plan, const bool *programs,
-                      uint64_t block_bytes[PLAN_BLOCK_COUNT]);
-
 /* Opens an executor for a verified plan and prepares the programs flagged. */
 bool exec_open(struct unet_device *device, const struct exec_request *request, struct exec **out,
                struct err *err);

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "common/log.h"
+#include "common/plan_memory.h"
 #include "runtime/exec.h"
 #include "runtime/param.h"
 #include "runtime/train/schedule.h"
@@ -132,7 +133,7 @@ static bool open_session(struct unet_session *session, const struct unet_session
     if (!plan_verify(plan, &limits, err) || !flag_programs(session, options, err) ||
         !open_params(session, err))
         return false;
-    exec_block_bytes(plan, session->programs, session->block_bytes);
+    plan_block_bytes(plan, session->programs, session->block_bytes);
     if (limits.access != unet_device_get_info(session->device)->limits.access)
         log_print(LOG_INFO,
                   "plan of %s: a tensor is longer than a descriptor of %s may be, so "

@@ -133,14 +133,24 @@ float place_bias(place to) {
     return 0.0;
 }
 
-/* Applies the epilogue to a finished sum and stores it. */
+/* Does the mask leave this channel alone? */
+bool place_is_plain(place to) {
+#if ROLE == ROLE_CONV
+    return to.channel - p.plain_first < p.plain_count; /* wraps round below plain_first */
+#else
+    return false;
+#endif
+}
+
+/* Applies the epilogue to a finished sum and stores it. The mask is read by the invocation that
+   writes the same element, and before: dst may be aux. */
 void place_store(place to, float bias, uint image, uint y, uint x, float value) {
     uint at = to.channel * DST_PLANE + (y * SCALE + to.tap_y) * DST_W + x * SCALE + to.tap_x;
     if ((EPILOGUE & EPILOGUE_BIAS) != 0u)
         value += bias;
     if ((EPILOGUE & EPILOGUE_ACT) != 0u)
         value = value > 0.0 ? value : p.slope * value;
-    if ((EPILOGUE & EPILOGUE_MASK) != 0u)
+    if ((EPILOGUE & EPILOGUE_MASK) != 0u && !place_is_plain(to))
         value = AT(aux, image * p.aux_stride_n + at) > 0.0 ? value : p.slope * value;
     AT(dst, image * DST_STRIDE_N + at) = value;
 }

@@ -79,6 +79,35 @@ static bool parse_size(const char *name, const char *text, struct cli_size *size
     return true;
 }
 
+static bool parse_bytes(const char *name, const char *text, uint64_t *value, struct err *err) {
+    static const struct {
+        const char *name;
+        double bytes;
+    } units[] = {{"", 1},
+                 {"B", 1},
+                 {"KiB", 1024},
+                 {"MiB", 1024.0 * 1024},
+                 {"GiB", 1024.0 * 1024 * 1024},
+                 {"TiB", 1024.0 * 1024 * 1024 * 1024},
+                 {"kB", 1e3},
+                 {"MB", 1e6},
+                 {"GB", 1e9},
+                 {"TB", 1e12}};
+    char *end;
+    const double number = strtod(text, &end);
+    const bool is_decimal =
+        text[0] >= '0' && text[0] <= '9' && strspn(text, "0123456789.") == (size_t)(end - text);
+    end += strspn(end, " ");
+    for (size_t i = 0; is_decimal && i < ARRAY_LEN(units); i++)
+        if (strcmp(end, units[i].name) == 0 && number * units[i].bytes >= 1 &&
+            number * units[i].bytes < 9e18) {
+            *value = (uint64_t)(number * units[i].bytes);
+            return true;
+        }
+    err_set(err, ERR_USAGE, "--%s: \"%s\" is not a number of bytes", name, text);
+    return err_hint(err, "write 4GiB, 512MiB, 6GB or a number of bytes");
+}
+
 static bool parse_choice(const struct cli_option *option, const char *text, const char **value,
                          struct err *err) {
     char words[256];
@@ -128,6 +157,13 @@ static bool store(const struct parse *parse, const struct cli_option *option, co
                        "--%s: \"%s\" is not a whole number from 0 to 2^64 - 1", option->name, text);
     case CLI_SIZE:
         return parse_size(option->name, text, target, parse->err);
+    case CLI_BYTES:
+        return parse_bytes(option->name, text, target, parse->err);
+    case CLI_WORD:
+        if (text[0] != '\0')
+            return parse_choice(option, text, target, parse->err);
+        *(const char **)target = "";
+        return true;
     case CLI_LIST: {
         struct cli_list *list = target;
         list->items[list->count++] = text;
@@ -176,7 +212,8 @@ static bool parse_option(struct parse *parse, int argc, char **argv, int *at) {
     if (!match_option(parse, argv[*at], &row, &value))
         return false;
     const struct cli_option *option = find_row(parse, row);
-    if (parse->given[row] && option->kind != CLI_LIST && option->kind != CLI_FLAG)
+    if (parse->given[row] && option->kind != CLI_LIST && option->kind != CLI_FLAG &&
+        option->kind != CLI_WORD)
         return err_set(parse->err, ERR_USAGE, "--%s is given twice", option->name);
     parse->given[row] = true;
     if (option->kind == CLI_FLAG) {
@@ -184,6 +221,8 @@ static bool parse_option(struct parse *parse, int argc, char **argv, int *at) {
             return err_set(parse->err, ERR_USAGE, "--%s takes no value", option->name);
         return store(parse, option, NULL);
     }
+    if (option->kind == CLI_WORD)
+        return store(parse, option, value != NULL ? value : "");
     if (value == NULL) {
         if (*at + 1 >= argc || strncmp(argv[*at + 1], "--", 2) == 0)
             return err_set(parse->err, ERR_USAGE, "--%s needs a value, %s", option->name,

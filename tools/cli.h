@@ -22,6 +22,8 @@ enum cli_kind {
     CLI_COUNT,  /* uint32_t, at least 1 */
     CLI_SEED,   /* uint64_t */
     CLI_SIZE,   /* struct cli_size, "WxH" */
+    CLI_BYTES,  /* uint64_t, at least 1: "4GiB", "512 MB", "1.5GiB", "100000" */
+    CLI_WORD,   /* const char *: "" for --name alone, one of the row's words for --name=WORD */
     CLI_LIST    /* struct cli_list: may be given several times */
 };
 

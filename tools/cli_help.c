@@ -44,9 +44,12 @@ static void print_row(FILE *stream, const char *left, const char *help) {
 static void print_option(FILE *stream, const struct cli_option *option) {
     char left[128], help[512];
     const char short_form[] = {'-', option->short_name, ',', ' ', '\0'};
-    snprintf(left, sizeof(left), "%s--%s%s%s", option->short_name != 0 ? short_form : "",
-             option->name, option->argument != NULL ? " " : "",
-             option->argument != NULL ? option->argument : "");
+    snprintf(left, sizeof(left), "%s--%s%s%s%s", option->short_name != 0 ? short_form : "",
+             option->name,
+             option->kind == CLI_WORD   ? "[="
+             : option->argument != NULL ? " "
+                                        : "",
+             option->argument != NULL ? option->argument : "", option->kind == CLI_WORD ? "]" : "");
     snprintf(help, sizeof(help), "%s%s%s%s%s", option->help,
              option->kind == CLI_LIST ? "; may be repeated" : "",
              option->fallback != NULL ? " (default " : "",
@@ -71,10 +74,13 @@ static void print_usage(FILE *stream, const struct cli_tool *tool,
             const struct cli_option *option = &command->options[i];
             if (option->required != (required == 1))
                 continue;
-            APPEND(" %s--%s%s%s%s%s", option->required ? "" : "[", option->name,
-                   option->argument != NULL ? "\x01" : "",
-                   option->argument != NULL ? option->argument : "", option->required ? "" : "]",
-                   option->kind == CLI_LIST ? "..." : "");
+            const bool word = option->kind == CLI_WORD;
+            APPEND(" %s--%s%s%s%s%s%s", option->required ? "" : "[", option->name,
+                   word                       ? "[="
+                   : option->argument != NULL ? "\x01"
+                                              : "",
+                   option->argument != NULL ? option->argument : "", word ? "]" : "",
+                   option->required ? "" : "]", option->kind == CLI_LIST ? "..." : "");
         }
 #undef APPEND
     /* An option and its value stay on one line: the blank between them is put in last. */

@@ -1,12 +1,13 @@
 /*
  * cmd_info.c: unetrun info: what a plan holds: programs, shapes, parameters, operations, memory.
- * Looks at no device.
+ * With the device that would be used it only compares sizes: nothing is allocated.
  */
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "common/base.h"
+#include "common/plan_memory.h"
 #include "tools/cmd.h"
 
 struct info_values {
@@ -98,6 +99,69 @@ static json_t *describe_weights(const struct plan_weights *weights) {
     return json_pack("{s:f, s:f, s:f}", "balance", (double)weights->balance, "border",
                      (double)weights->border, "sigma", (double)weights->sigma);
 }
+
+/* ---- needs against the device in hand ---- */
+
+struct needs {
+    uint64_t total_bytes, largest_bytes; /* of all blocks, of the largest */
+    enum plan_block largest;
+};
+
+static struct needs find_needs(const struct plan *plan, enum plan_use_case use_case) {
+    uint64_t block_bytes[PLAN_BLOCK_COUNT];
+    struct needs needs = {.total_bytes = plan_device_bytes(plan, use_case, block_bytes)};
+    for (int i = 0; i < PLAN_BLOCK_COUNT; i++)
+        if (block_bytes[i] > needs.largest_bytes) {
+            needs.largest_bytes = block_bytes[i];
+            needs.largest = (enum plan_block)i;
+        }
+    return needs;
+}
+
+static bool fits(const struct needs *needs, const struct unet_device_info *device) {
+    return needs->total_bytes <= device->memory_bytes &&
+           needs->largest_bytes <= device->limits.max_allocation_bytes;
+}
+
+static void print_fit(const char *title, struct needs needs,
+                      const struct unet_device_info *device) {
+    char a[32], b[32], c[32];
+    printf("  %-10s %12s", title, cmd_format_bytes(needs.total_bytes, a, sizeof(a)));
+    if (fits(&needs, device))
+        printf("  fits, %s to spare\n",
+               cmd_format_bytes(device->memory_bytes - needs.total_bytes, b, sizeof(b)));
+    else if (needs.total_bytes > device->memory_bytes)
+        printf("  does not fit: %s too much\n",
+               cmd_format_bytes(needs.total_bytes - device->memory_bytes, b, sizeof(b)));
+    else
+        printf("  does not fit: block %s of %s, one allocation is at most %s\n",
+               block_names[needs.largest], cmd_format_bytes(needs.largest_bytes, b, sizeof(b)),
+               cmd_format_bytes(device->limits.max_allocation_bytes, c, sizeof(c)));
+}
+
+static void print_needs(const struct plan *plan, const struct unet_device_info *device) {
+    char text[32];
+    printf("\non %s, %s\n", device->name,
+           cmd_format_bytes(device->memory_bytes, text, sizeof(text)));
+    print_fit("training", find_needs(plan, PLAN_FOR_TRAINING), device);
+    print_fit("inference", find_needs(plan, PLAN_FOR_INFERENCE), device);
+}
+
+static void describe_needs(const struct plan *plan, const struct unet_device_info *device,
+                           json_t *object) {
+    const struct needs training = find_needs(plan, PLAN_FOR_TRAINING),
+                       inference = find_needs(plan, PLAN_FOR_INFERENCE);
+    json_object_set_new(object, "needs",
+                        json_pack("{s:I, s:I}", "training_bytes", (json_int_t)training.total_bytes,
+                                  "inference_bytes", (json_int_t)inference.total_bytes));
+    json_object_set_new(object, "device",
+                        json_pack("{s:s, s:I, s:b, s:b}", "name", device->name, "memory_bytes",
+                                  (json_int_t)device->memory_bytes, "fits_training",
+                                  (int)fits(&training, device), "fits_inference",
+                                  (int)fits(&inference, device)));
+}
+
+/* ---- the plan ---- */
 
 static json_t *describe_plan(const struct plan *plan) {
     const struct plan_model *model = &plan->model;
@@ -203,20 +267,31 @@ static void print_memory(const struct plan *plan) {
                cmd_format_bytes(plan_accumulator_bytes(plan), text, sizeof(text)));
 }
 
+static bool print_all(const struct plan *plan, const struct unet_device_info *device, bool json,
+                      struct err *err) {
+    if (json) {
+        json_t *object = describe_plan(plan);
+        describe_needs(plan, device, object);
+        return cmd_print_json(object, err);
+    }
+    print_model(plan);
+    print_programs(plan);
+    print_memory(plan);
+    print_needs(plan, device);
+    return true;
+}
+
 static bool run_info(const void *data, struct err *err) {
     const struct info_values *values = data;
     const char *path = values->common.operands.items[0];
     struct plan *plan;
     if (!plan_load(path, &plan, err))
         return false;
-    bool good = plan_verify(plan, NULL, err) || err_prefix(err, "%s", path);
-    if (good && values->json) {
-        good = cmd_print_json(describe_plan(plan), err);
-    } else if (good) {
-        print_model(plan);
-        print_programs(plan);
-        print_memory(plan);
-    }
+    struct unet_device *device = NULL;
+    const bool good = (plan_verify(plan, NULL, err) || err_prefix(err, "%s", path)) &&
+                      cmd_device_open(&values->common, &device, err) &&
+                      print_all(plan, unet_device_get_info(device), values->json, err);
+    unet_device_close(device);
     plan_free(plan);
     return good;
 }
@@ -227,7 +302,8 @@ const struct cli_command cmd_info = {
     .details =
         "Memory: \"arena\" is what a program's activations, gradients and scratch take; \"if "
         "unshared\"\nwhat they would take without reusing memory; \"lower bound\" the most "
-        "bytes alive at one moment.",
+        "bytes alive at one moment.\nAt the end, what "
+        "training and inference allocate is compared with the memory of the device.",
     .operands = "FILE.plan",
     .options = info_options,
     .n_options = ARRAY_LEN(info_options),

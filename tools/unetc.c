@@ -9,13 +9,19 @@
 #include "common/file.h"
 #include "common/log.h"
 #include "compiler/compiler.h"
+#include "compiler/report_diff.h"
 #include "tools/cli.h"
+#include "tools/unetc_fit.h"
+#include "tools/unetc_pictures.h"
 
 struct compile_values {
     struct cli_common common;
-    const char *output, *dump, *verify;
+    const char *output, *dump, *disable, *verify, *arena_svg, *graph, *program;
     struct cli_list set;
-    bool explain;
+    bool diff;
+    const char *explain; /* NULL: not given */
+    uint64_t memory_bytes;
+    const char *fit, *fit_program;
 };
 
 static const struct cli_option compile_options[] = {
@@ -23,10 +29,26 @@ static const struct cli_option compile_options[] = {
      "plan to write; without it MODEL.plan in the current directory"},
     {"set", 0, CLI_LIST, "NAME=VALUE", offsetof(struct compile_values, set), false, NULL,
      "value of a variable of the model's let: block"},
-    {"explain", 0, CLI_FLAG, NULL, offsetof(struct compile_values, explain), false, NULL,
-     "print layers, sizes, operations and memory"},
+    {"explain", 0, CLI_WORD, "memory", offsetof(struct compile_values, explain), false, NULL,
+     "print layers, sizes, operations and memory; \"memory\": what each tile or batch would need"},
+    {"memory", 0, CLI_BYTES, "SIZE", offsetof(struct compile_values, memory_bytes), false, NULL,
+     "choose the largest tile whose plan fits into so much device memory, such as 4GiB"},
+    {"fit", 0, CLI_CHOICE, "tile|batch", offsetof(struct compile_values, fit), false, "tile",
+     "the variable that --memory chooses and --explain=memory lists"},
+    {"fit-program", 0, CLI_CHOICE, "train_step|infer", offsetof(struct compile_values, fit_program),
+     false, "train_step", "what has to fit: training or inference"},
     {"dump", 0, CLI_TEXT, "PASS", offsetof(struct compile_values, dump), false, NULL,
      "print the graph or plan as it is after this pass; \"all\": after every pass"},
+    {"disable", 0, CLI_TEXT, "PASSES", offsetof(struct compile_values, disable), false, NULL,
+     "passes to leave out, separated by commas, of mask, index, fuse, order, skip, inplace"},
+    {"arena-svg", 0, CLI_TEXT, "FILE.svg", offsetof(struct compile_values, arena_svg), false, NULL,
+     "draw the memory plan of a program: address against record"},
+    {"graph", 0, CLI_TEXT, "FILE.dot", offsetof(struct compile_values, graph), false, NULL,
+     "write the graph of a program after all passes, for Graphviz"},
+    {"program", 0, CLI_TEXT, "NAME", offsetof(struct compile_values, program), false, NULL,
+     "the program that --arena-svg and --graph show (default train_step)"},
+    {"diff", 0, CLI_FLAG, NULL, offsetof(struct compile_values, diff), false, NULL,
+     "compare two plans instead, A.plan and B.plan: programs, dispatches, bytes, what moved"},
     {"verify", 0, CLI_TEXT, "FILE.plan", offsetof(struct compile_values, verify), false, NULL,
      "check a plan instead: bounds, lifetimes, barriers, limits"},
 };
@@ -39,10 +61,42 @@ static const struct cli_option common_options[] = {
      "print the version"},
 };
 
+/* Options of a compilation, which mean nothing for plans that are there already. */
+static bool has_compile_option(const struct compile_values *values) {
+    return values->output != NULL || values->set.count > 0 || values->explain != NULL ||
+           values->memory_bytes > 0 || values->dump != NULL || values->disable != NULL ||
+           values->arena_svg != NULL || values->graph != NULL || values->program != NULL;
+}
+
+static bool load_plan(const char *path, struct plan **out, struct err *err) {
+    if (!plan_load(path, out, err))
+        return false;
+    if (plan_verify(*out, NULL, err))
+        return true;
+    plan_free(*out);
+    *out = NULL;
+    return err_prefix(err, "%s", path);
+}
+
+static bool diff_plans(const struct compile_values *values, struct err *err) {
+    const struct cli_list *operands = &values->common.operands;
+    struct plan *a, *b;
+    if (operands->count != 2 || values->verify != NULL || has_compile_option(values))
+        return err_set(err, ERR_USAGE, "--diff takes two plans and no other option") ||
+               err_hint(err, "unetc --diff A.plan B.plan");
+    if (!load_plan(operands->items[0], &a, err))
+        return false;
+    const bool good = load_plan(operands->items[1], &b, err);
+    if (good)
+        report_diff(a, operands->items[0], b, operands->items[1], stdout);
+    plan_free(a);
+    plan_free(b);
+    return good;
+}
+
 static bool verify_plan(const struct compile_values *values, struct err *err) {
     struct plan *plan;
-    if (values->common.operands.count > 0 || values->output != NULL || values->set.count > 0 ||
-        values->explain || values->dump != NULL)
+    if (values->common.operands.count > 0 || has_compile_option(values))
         return err_set(err, ERR_USAGE, "--verify stands alone: it takes no model and no options");
     if (!plan_load(values->verify, &plan, err))
         return false;
@@ -70,33 +124,77 @@ static bool write_plan(struct plan *plan, const char *path, struct err *err) {
     return true;
 }
 
-static bool compile_model(const struct compile_values *values, struct err *err) {
+static bool save_plan(struct plan *plan, const struct compile_values *values, struct err *err) {
+    char *stem = file_stem(values->common.operands.items[0]), path[4096];
+    snprintf(path, sizeof(path), "%s.plan", stem);
+    free(stem);
+    return write_plan(plan, values->output != NULL ? values->output : path, err);
+}
+
+static bool compile_plan(const struct compile_values *values,
+                         const struct unet_compile_options *options,
+                         struct unetc_pictures *pictures, struct err *err) {
+    struct plan *plan;
+    const bool good = unet_compile_file(values->common.operands.items[0], options, &plan, err) &&
+                      unetc_pictures_check(pictures, plan, err) &&
+                      unetc_pictures_write(pictures, plan, err) && save_plan(plan, values, err);
+    plan_free(plan);
+    return good;
+}
+
+/* With --memory, set, which has room for it, gets one more setting. */
+static bool compile_fitting(const struct compile_values *values, const char **set,
+                            struct unetc_pictures *pictures, struct err *err) {
     const char *model = values->common.operands.items[0];
-    const struct unet_compile_options options = {
-        .set = values->set.items,
+    const struct unetc_fit fit = {values->memory_bytes, values->fit, values->fit_program};
+    const bool wants_table = values->explain != NULL && values->explain[0] != '\0';
+    char setting[64];
+    struct unet_compile_options options = {
+        .set = set,
         .n_set = values->set.count,
         .dump_pass = values->dump,
         .dump_stream = stdout,
+        .disable = values->disable,
         .diagnostics = stderr,
-        .explain = values->explain ? stdout : NULL,
+        .explain = values->explain != NULL && !wants_table ? stdout : NULL,
+        .graph = pictures->graph,
+        .graph_program = pictures->program,
     };
-    struct plan *plan;
-    if (!unet_compile_file(model, &options, &plan, err))
+    if (wants_table && !unetc_fit_table(model, &options, &fit, err))
         return false;
-    char *stem = file_stem(model), path[4096];
-    snprintf(path, sizeof(path), "%s.plan", stem);
-    free(stem);
-    bool good = write_plan(plan, values->output != NULL ? values->output : path, err);
-    plan_free(plan);
+    if (fit.memory_bytes > 0) {
+        if (!unetc_fit_choose(model, &options, &fit, setting, sizeof(setting), err))
+            return false;
+        set[options.n_set++] = setting;
+    }
+    return compile_plan(values, &options, pictures, err);
+}
+
+static bool compile_model(const struct compile_values *values, struct err *err) {
+    struct unetc_pictures pictures;
+    if (!unetc_pictures_open(&pictures, values->program, values->arena_svg, values->graph, err))
+        return false;
+    const char **set = calloc(values->set.count + 1, sizeof(*set));
+    bool good = set != NULL || err_set(err, ERR_IO, "out of memory");
+    for (size_t i = 0; good && i < values->set.count; i++)
+        set[i] = values->set.items[i];
+    good = good && compile_fitting(values, set, &pictures, err);
+    free(set);
+    unetc_pictures_close(&pictures);
     return good;
 }
 
 static bool run_compile(const void *data, struct err *err) {
     const struct compile_values *values = data;
+    const struct cli_list *operands = &values->common.operands;
+    if (values->diff)
+        return diff_plans(values, err);
     if (values->verify != NULL)
         return verify_plan(values, err);
-    if (values->common.operands.count == 0)
+    if (operands->count == 0)
         return err_set(err, ERR_USAGE, "missing MODEL.yaml");
+    if (operands->count > 1)
+        return err_set(err, ERR_USAGE, "unexpected \"%s\"", operands->items[1]);
     return compile_model(values, err);
 }
 
@@ -104,7 +202,7 @@ static const struct cli_command compile_command = {
     .name = NULL,
     .summary = "Compiles a U-Net described in YAML into a plan that unetrun executes.",
     .details = "Exit status: 0 done, 1 model or plan rejected, 2 usage, 4 input or output failed.",
-    .operands = "[MODEL.yaml]",
+    .operands = "[MODEL.yaml] [B.plan]",
     .options = compile_options,
     .n_options = ARRAY_LEN(compile_options),
     .values_bytes = sizeof(struct compile_values),

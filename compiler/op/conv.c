@@ -6,6 +6,8 @@
  * out exchanged and the taps in reverse order, padded to a full convolution (kernel_contract.h);
  * the reference here scatters instead, so that one checks the other.
  */
+#include <stdlib.h>
+
 #include "compiler/op/op_common.h"
 
 static bool check_attr(const struct node *node, struct err *err) {
@@ -113,11 +115,8 @@ static void conv_grad(struct autodiff *ad, struct node *node, struct value *cons
     }
     attr.act = false;
     attr.slope = 0;
-    if (autodiff_needs(ad, x)) {
-        attr.shape = x->shape;
-        struct value *inputs[] = {dz, w};
-        autodiff_add(ad, x, autodiff_node(ad, OP_CONV_DGRAD, node, inputs, 2, &attr));
-    }
+    /* The gradient towards the data comes last: by then nobody else reads x, and the gradient may
+       take over its memory (inplace.c). */
     if (autodiff_needs(ad, w)) {
         attr.shape = w->shape;
         struct value *inputs[] = {x, dz};
@@ -125,6 +124,11 @@ static void conv_grad(struct autodiff *ad, struct node *node, struct value *cons
     }
     if (bias && autodiff_needs(ad, bias)) {
         autodiff_add(ad, bias, autodiff_node(ad, OP_BIAS_GRAD, node, &dz, 1, &(struct attr){0}));
+    }
+    if (autodiff_needs(ad, x)) {
+        attr.shape = x->shape;
+        struct value *inputs[] = {dz, w};
+        autodiff_add(ad, x, autodiff_node(ad, OP_CONV_DGRAD, node, inputs, 2, &attr));
     }
 }
 
@@ -230,6 +234,12 @@ static bool dgrad_shape(struct node *node, struct err *err) {
     if (op_input(node, 2) && !op_check_shape(node, 2, "the mask", dx, err)) {
         return false;
     }
+    const struct attr *a = &node->attr;
+    if (a->plain_first < 0 || a->plain_count < 0 || a->plain_first > dx.c - a->plain_count ||
+        (a->act ? a->plain_count == dx.c : a->plain_count > 0)) {
+        return op_error(err, node, "channels %d to %d cannot be left out of the mask of %d",
+                        a->plain_first, a->plain_first + a->plain_count, dx.c);
+    }
     return op_set_output(node, 0, dx.n, dx.c, dx.h, dx.w, err);
 }
 
@@ -244,6 +254,16 @@ static void scatter_plane(double *dx, struct shape in, const double *dy, struct 
     }
 }
 
+/* Whether the mask takes element e of dx down to the slope. */
+static bool is_masked(const struct node *node, const double *mask, size_t e) {
+    const struct attr *a = &node->attr;
+    struct shape dx = node->outputs[0]->shape;
+    int channel = (int)(e / ((size_t)dx.h * (size_t)dx.w) % (size_t)dx.c);
+    bool plain = channel >= a->plain_first && channel < a->plain_first + a->plain_count;
+    return a->act && !plain && !(mask[e] > 0);
+}
+
+/* The mask may be the memory of dx: it is looked at first. */
 static void dgrad_reference(const struct node *node, double *const *in, double *const *out,
                             const struct interpret_context *context) {
     (void)context;
@@ -251,7 +271,9 @@ static void dgrad_reference(const struct node *node, double *const *in, double *
     struct shape dy = node->inputs[0]->shape, w = node->inputs[1]->shape;
     struct shape dx = node->outputs[0]->shape;
     size_t count = shape_elements(dx);
+    bool *masked = malloc(count * sizeof(*masked));
     for (size_t e = 0; e < count; e++) {
+        masked[e] = is_masked(node, in[2], e);
         out[0][e] = 0;
     }
     for (int n = 0; n < dy.n; n++) {
@@ -265,9 +287,10 @@ static void dgrad_reference(const struct node *node, double *const *in, double *
             }
         }
     }
-    for (size_t e = 0; e < count && a->act; e++) {
-        out[0][e] *= in[2][e] > 0 ? 1 : (double)a->slope;
+    for (size_t e = 0; e < count; e++) {
+        out[0][e] *= masked[e] ? (double)a->slope : 1;
     }
+    free(masked);
 }
 
 static uint64_t dgrad_flops(const struct node *node) {
@@ -305,6 +328,8 @@ static void dgrad_lower(struct lower *lower, const struct node *node) {
         .aux_stride_n = mask ? lower_stride_n(mask) : 0,
         .epilogue = mask ? EPILOGUE_MASK : 0,
         .slope = a->slope,
+        .plain_first = a->plain_first,
+        .plain_count = a->plain_count,
     };
     uint32_t tensors[] = {lower_tensor(lower, dy), wt, mask ? lower_tensor(lower, mask) : wt,
                           lower_tensor(lower, dx)};
@@ -318,7 +343,7 @@ const struct op_info op_conv_dgrad = {
     .reference = dgrad_reference,
     .lower = dgrad_lower,
     .flops = dgrad_flops,
-    .inplace_input = -1,
+    .inplace_input = 2, /* the mask */
 };
 
 /* Gradient towards the weights */

@@ -57,17 +57,19 @@ static void upconv_grad(struct autodiff *ad, struct node *node, struct value *co
     }
     attr.act = false;
     attr.slope = 0;
-    if (autodiff_needs(ad, x)) {
-        struct value *inputs[] = {dz, w};
-        autodiff_add(ad, x, autodiff_node(ad, OP_UPCONV_DGRAD, node, inputs, 2, &attr));
-    }
+    /* The gradient towards the data comes last, as in conv.c. */
     if (autodiff_needs(ad, w)) {
-        attr.shape = w->shape;
+        struct attr weights = attr;
+        weights.shape = w->shape;
         struct value *inputs[] = {x, dz};
-        autodiff_add(ad, w, autodiff_node(ad, OP_UPCONV_WGRAD, node, inputs, 2, &attr));
+        autodiff_add(ad, w, autodiff_node(ad, OP_UPCONV_WGRAD, node, inputs, 2, &weights));
     }
     if (bias && autodiff_needs(ad, bias)) {
         autodiff_add(ad, bias, autodiff_node(ad, OP_BIAS_GRAD, node, &dz, 1, &(struct attr){0}));
+    }
+    if (autodiff_needs(ad, x)) {
+        struct value *inputs[] = {dz, w};
+        autodiff_add(ad, x, autodiff_node(ad, OP_UPCONV_DGRAD, node, inputs, 2, &attr));
     }
 }
 
@@ -231,7 +233,7 @@ const struct op_info op_upconv_dgrad = {
     .reference = dgrad_reference,
     .lower = dgrad_lower,
     .flops = dgrad_flops,
-    .inplace_input = -1,
+    .inplace_input = 2, /* the mask */
 };
 
 /* Gradient towards the weights */

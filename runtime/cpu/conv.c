@@ -63,7 +63,6 @@ static void pack(const struct cpu_call *call, const struct conv_tile *tile, uint
 
 static void finish(const struct cpu_call *call, const struct conv_tile *tile, const float *sums) {
     const struct conv_params *p = &call->params->conv;
-    const struct conv_epilogue epilogue = {p->epilogue, p->slope};
     const size_t plane = (size_t)p->h_out * p->w_out;
     const float *aux = call->bindings[2];
     float *y = (float *)call->bindings[3] + (size_t)tile->image * p->y_stride_n;
@@ -71,8 +70,13 @@ static void finish(const struct cpu_call *call, const struct conv_tile *tile, co
         const uint32_t o = tile->out + i;
         const float bias = p->epilogue & EPILOGUE_BIAS ? aux[o] : 0;
         const size_t at = o * plane + (size_t)tile->row * p->w_out + tile->col;
-        const float *mask =
-            p->epilogue & EPILOGUE_MASK ? aux + (size_t)tile->image * p->aux_stride_n + at : NULL;
+        /* Read where y is written, row by row and before: y may be aux. */
+        const bool is_plain = o - p->plain_first < p->plain_count;
+        const float *mask = (p->epilogue & EPILOGUE_MASK) && !is_plain
+                                ? aux + (size_t)tile->image * p->aux_stride_n + at
+                                : NULL;
+        const struct conv_epilogue epilogue = {
+            is_plain ? p->epilogue & ~EPILOGUE_MASK : p->epilogue, p->slope};
         for (uint32_t r = 0; r < tile->n_rows; r++)
             CPU_FN(conv_epilogue_row)
         (epilogue, sums + i * tile->sums_stride + (size_t)r * tile->row_stride, bias,

@@ -178,9 +178,110 @@ static void maxpool_bwd(const struct cpu_call *call, uint32_t phase, uint32_t un
         bwd_any(call, unit);
 }
 
+/* ---- with an index: a unit of the forward pass is the windows of a block of words ---- */
+
+static uint32_t index_blocks(uint32_t h_out, uint32_t w_out) {
+    return div_up(h_out * w_out, POOL_INDEX_WINDOWS);
+}
+
+static uint32_t index_units(const union kernel_params *params, uint32_t phase) {
+    (void)phase;
+    const struct maxpool_index_params *p = &params->maxpool_index;
+    return p->n * p->c * index_blocks(p->h_out, p->w_out);
+}
+
+/* Neighbouring windows of one row, whose bits lie in neighbouring words. */
+static void index_run(const float *x, const float *below, float *y, uint32_t *words, uint32_t shift,
+                      uint32_t count) {
+    CPU_INDEPENDENT
+    for (size_t i = 0; i < count; i++) {
+        const float a = x[2 * i], b = x[2 * i + 1], c = below[2 * i], d = below[2 * i + 1];
+        const float ab = greater(a, b), abc = greater(ab, c);
+        const uint32_t to_b = b > a ? 1u : 0u, to_c = c > ab ? 2u : to_b;
+        y[i] = greater(abc, d);
+        words[i] |= (d > abc ? 3u : to_c) << shift;
+    }
+}
+
+static void maxpool_index(const struct cpu_call *call, uint32_t phase, uint32_t unit) {
+    (void)phase;
+    const struct maxpool_index_params *p = &call->params->maxpool_index;
+    const uint32_t blocks = index_blocks(p->h_out, p->w_out), windows = p->h_out * p->w_out;
+    const uint32_t plane = unit / blocks, image = plane / p->c, channel = plane % p->c;
+    const float *x = (const float *)call->bindings[0] +
+                     cpu_offset(image, p->x_stride_n, (size_t)channel * p->h_in * p->w_in);
+    float *y =
+        (float *)call->bindings[1] + cpu_offset(image, p->y_stride_n, (size_t)channel * windows);
+    uint32_t words[POOL_INDEX_LANES] = {0};
+    const uint32_t first = unit % blocks * POOL_INDEX_WINDOWS;
+    const uint32_t last = MIN(first + POOL_INDEX_WINDOWS, windows);
+    for (uint32_t i = first, count; i < last; i += count) {
+        const uint32_t row = i / p->w_out, col = i % p->w_out, lane = i % POOL_INDEX_LANES;
+        count = MIN(MIN(p->w_out - col, POOL_INDEX_LANES - lane), last - i);
+        const float *from = x + (size_t)row * 2 * p->w_in + (size_t)col * 2;
+        index_run(from, from + p->w_in, y + i, words + lane, (i - first) / POOL_INDEX_LANES * 2,
+                  count);
+    }
+    memcpy((uint32_t *)call->bindings[2] + (size_t)unit * POOL_INDEX_LANES, words, sizeof(words));
+}
+
+static uint32_t unpool_units(const union kernel_params *params, uint32_t phase) {
+    (void)phase;
+    const struct maxpool_unpool_params *p = &params->maxpool_unpool;
+    return p->n * p->c * cpu_bands(p->n * p->c, div_up(p->h_in, 2));
+}
+
+static void unpool_run(const uint32_t *words, uint32_t shift, const float *dy, float *dx,
+                       float *dx_below, uint32_t count) {
+    CPU_INDEPENDENT
+    for (size_t i = 0; i < count; i++) {
+        const uint32_t tap = words[i] >> shift & 3u;
+        const float value = dy[i];
+        dx[2 * i] = tap == 0 ? value : 0.0f;
+        dx[2 * i + 1] = tap == 1 ? value : 0.0f;
+        dx_below[2 * i] = tap == 2 ? value : 0.0f;
+        dx_below[2 * i + 1] = tap == 3 ? value : 0.0f;
+    }
+}
+
+static void unpool_row(const struct maxpool_unpool_params *p, const uint32_t *words, uint32_t row,
+                       const float *dy, float *dx) {
+    for (uint32_t col = 0, count; col < p->w_out; col += count) {
+        const uint32_t i = row * p->w_out + col, lane = i % POOL_INDEX_LANES;
+        count = MIN(p->w_out - col, POOL_INDEX_LANES - lane);
+        float *to = dx + (size_t)col * 2;
+        unpool_run(words + i / POOL_INDEX_WINDOWS * POOL_INDEX_LANES + lane,
+                   i % POOL_INDEX_WINDOWS / POOL_INDEX_LANES * 2, dy + i, to, to + p->w_in, count);
+    }
+}
+
+static void maxpool_unpool(const struct cpu_call *call, uint32_t phase, uint32_t unit) {
+    (void)phase;
+    const struct maxpool_unpool_params *p = &call->params->maxpool_unpool;
+    const struct cpu_plane plane = cpu_plane_of(p->n, p->c, div_up(p->h_in, 2), unit);
+    const uint32_t *words = (const uint32_t *)call->bindings[0] +
+                            ((size_t)plane.image * p->c + plane.channel) *
+                                index_blocks(p->h_out, p->w_out) * POOL_INDEX_LANES;
+    const float *dy =
+        (const float *)call->bindings[1] +
+        cpu_offset(plane.image, p->dy_stride_n, (size_t)plane.channel * p->h_out * p->w_out);
+    float *dx = (float *)call->bindings[2] +
+                cpu_offset(plane.image, p->dx_stride_n, (size_t)plane.channel * p->h_in * p->w_in);
+    for (uint32_t row = plane.rows.begin; row < plane.rows.end; row++) {
+        const bool window = row < p->h_out;
+        if (window)
+            unpool_row(p, words, row, dy, dx + (size_t)row * 2 * p->w_in);
+        const uint32_t covered = window ? 2 * p->w_out : 0;
+        for (uint32_t y = 2 * row; y < MIN(2 * row + 2, p->h_in); y++)
+            zero_row(dx + (size_t)y * p->w_in, covered, p->w_in);
+    }
+}
+
 static const struct cpu_kernel kernels[] = {
     {.id = KERNEL_ID_maxpool_fwd, .n_phases = 1, .units = fwd_units, .run = maxpool_fwd},
     {.id = KERNEL_ID_maxpool_bwd, .n_phases = 1, .units = bwd_units, .run = maxpool_bwd},
+    {.id = KERNEL_ID_maxpool_index, .n_phases = 1, .units = index_units, .run = maxpool_index},
+    {.id = KERNEL_ID_maxpool_unpool, .n_phases = 1, .units = unpool_units, .run = maxpool_unpool},
 };
 
 CPU_FIND(cpu_maxpool_find)

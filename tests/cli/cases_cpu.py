@@ -1,9 +1,11 @@
 """Cases that need no device: the compiler, plans, mistakes on the command line, samples."""
 import json
 import os
+import re
 import shutil
 import struct
 import subprocess
+from xml.etree import ElementTree
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 
@@ -21,6 +23,9 @@ def set_up(lab):
     model = lab.read("tiny.yaml").decode()
     lab.write("wrong.yaml", model.replace("maxpool: 2", "maxpol: 2").replace(
         "${width * 2}", "${widht * 2}").encode())
+    lab.write("idle.yaml", model.replace('tile: "${tile}"', "tile: 24").encode())
+    lab.write("fixed.yaml", model.replace('tile: "${tile}"', "tile: 24").replace(
+        "tile: 24, batch", "batch").encode())
     lab.write("binary.yaml", b"model: x\0y")
 
 
@@ -37,9 +42,25 @@ GOLDEN = [
     ("unetc-mistakes", "unetc wrong.yaml"),
     ("unetc-binary", "unetc binary.yaml"),
     ("unetc-dump-unknown", "unetc tiny.yaml --dump fusion"),
+    ("unetc-disable-unknown", "unetc tiny.yaml --disable mask,fusion"),
     ("unetc-unknown-option", "unetc tiny.yaml --explian"),
     ("unetc-short-option", "unetc tiny.yaml -x"),
     ("unetc-output-unwritable", "unetc tiny.yaml -o nowhere/tiny.plan"),
+    ("unetc-program-alone", "unetc tiny.yaml -o x.plan --program infer"),
+    ("unetc-program-unknown", "unetc tiny.yaml -o x.plan --graph x.dot --program trian"),
+    ("unetc-svg-unwritable", "unetc tiny.yaml -o x.plan --arena-svg nowhere/x.svg"),
+    ("unetc-explain-word", "unetc tiny.yaml -o x.plan --explain=memori"),
+    ("unetc-memory-word", "unetc tiny.yaml -o x.plan --memory much"),
+    ("unetc-memory-negative", "unetc tiny.yaml -o x.plan --memory=-4GiB"),
+    ("unetc-memory-small", "unetc tiny.yaml -o x.plan --memory 2KiB"),
+    ("unetc-memory-and-tile", "unetc tiny.yaml -o x.plan --memory 1MiB --set tile=24"),
+    ("unetc-memory-variable", "unetc fixed.yaml -o x.plan --memory 1MiB"),
+    ("unetc-memory-idle-variable", "unetc idle.yaml -o x.plan --memory 1MiB"),
+    ("unetc-fit-word", "unetc tiny.yaml -o x.plan --memory 1MiB --fit width"),
+    ("unetc-diff-one", "unetc --diff tiny.plan"),
+    ("unetc-diff-truncated", "unetc --diff tiny.plan short.plan"),
+    ("unetc-diff-same", "unetc --diff tiny.plan tiny.plan"),
+    ("unetc-diff-verify", "unetc --diff tiny.plan tiny.plan --verify tiny.plan"),
     ("unetc-verify", "unetc --verify tiny.plan"),
     ("unetc-verify-truncated", "unetc --verify short.plan"),
     ("unetc-verify-flipped", "unetc --verify flipped.plan"),
@@ -117,6 +138,120 @@ def check_explain(lab):
     assert "210" in out, "the number of parameters is not in the report"
 
 
+def check_certificate(lab):
+    """Gap and bound for each program, "optimal" only beside a gap of 0; the sum of purposes."""
+    out = lab.good("unetc tiny.yaml -o explained.plan --explain")
+    programs = json.loads(lab.good("unetrun info explained.plan --json"))["programs"]
+    for program in programs:
+        part = out[out.index("  %s: " % program["name"]):].split("is alive at record")[0]
+        equal = program["arena_bytes"] == program["lower_bound_bytes"]
+        assert ("optimal" in part) == equal and "gap" in part, part
+    for text in ("fullest moment: scratch", "optimiser state", "read and written"):
+        assert text in out, text
+
+
+def check_arena_svg(lab):
+    """A rectangle with a title for each tensor, none outside the frame or over another."""
+    lab.good("unetc tiny.yaml -o drawn.plan --arena-svg arena.svg --program infer")
+    root = ElementTree.fromstring(lab.read("arena.svg"))
+    space = "{http://www.w3.org/2000/svg}"
+    boxes = []
+    for rect in root.iter(space + "rect"):
+        title = rect.find(space + "title")
+        if title is None:
+            continue
+        x, y, w, h = (float(rect.get(k)) for k in ("x", "y", "width", "height"))
+        assert w > 0 and h > 0 and x >= 84 and y >= 83.9 and x + w <= 1256.2 and y + h <= 700.1
+        for other, (a, b, c, d) in boxes:
+            assert (x + w <= a + .2 or a + c <= x + .2 or y + h <= b + .2 or b + d <= y + .2), (
+                "%s over %s" % (title.text, other))
+        boxes.append((title.text, (x, y, w, h)))
+    assert any(t.startswith("dec/") or "concat" in t for t, _ in boxes), boxes
+    texts = [t.text or "" for t in root.iter(space + "text")]
+    assert any("lower bound: " in t and "alive at record" in t for t in texts), texts
+    assert any("address in the arena, " in t for t in texts) and any("infer" in t for t in texts)
+
+
+def check_graph(lab):
+    """Every layer is a node; every edge joins nodes that are there."""
+    lab.good("unetc tiny.yaml -o drawn.plan --graph graph.dot")
+    text = lab.read("graph.dot").decode()
+    assert text.startswith('digraph "train_step" {') and text.endswith("}\n"), text
+    nodes = set(re.findall(r"^  (\w+) \[label", text, re.MULTILINE))
+    edges = re.findall(r"^  (\w+) -> (\w+)", text, re.MULTILINE)
+    assert len(edges) >= len(nodes) - 1 and all(a in nodes and b in nodes for a, b in edges)
+    for layer in ("enc", "bottom", "up", "dec", "score"):
+        assert '[label="%s\\n' % layer in text, layer
+
+
+def check_diff(lab):
+    lab.good("unetc tiny.yaml -o wide.plan --set width=3 --set accumulate=2")
+    out = lab.good("unetc --diff tiny.plan wide.plan")
+    for text in ("with width=3 accumulate=2", "+ program accumulate\n", "~ tensor bottom.weight  288 bytes -> 864 bytes",
+                 "enc forward: other parameters", "+ tensor enc.weight.accumulated"):
+        assert text in out, "%r is not in\n%s" % (text, out)
+    assert "- program accumulate" in lab.good("unetc --diff wide.plan tiny.plan")
+    same = lab.good("unetc --diff tiny.plan tiny.plan").splitlines()
+    assert same.count("  no difference") == 4, same
+
+
+def needs(lab, plan, inference=False):
+    """Bytes that a session allocates, from the blocks and programs of a plan."""
+    info = json.loads(lab.good("unetrun info %s --json" % plan))
+    return info["needs"]["inference_bytes" if inference else "training_bytes"]
+
+
+def check_fit(lab):
+    """What is chosen fits, the next larger legal size does not, and no size is made up."""
+    for by, program, size, step in (("tile", "train_step", 300000, 2),
+                                    ("tile", "infer", 300000, 2),
+                                    ("batch", "train_step", 100000, 1)):
+        inference = program == "infer"
+        out = lab.good("unetc tiny.yaml -o fit.plan --memory %d --fit %s --fit-program %s" % (
+            size, by, program))
+        found = re.match(r"%s (\d+): .* needs .*; the next larger, (\d+), would need" % by, out)
+        assert found, out
+        chosen, larger = int(found.group(1)), int(found.group(2))
+        assert larger == chosen + step, out
+        assert needs(lab, "fit.plan", inference) <= size
+        lab.good("unetc tiny.yaml -o chosen.plan --set %s=%d" % (by, chosen))
+        assert lab.read("chosen.plan") == lab.read("fit.plan")
+        lab.good("unetc tiny.yaml -o larger.plan --set %s=%d" % (by, larger))
+        assert needs(lab, "larger.plan", inference) > size
+    assert "no larger one can be compiled" in lab.good(
+        "unetc tiny.yaml -o fit.plan --memory 100GiB --fit batch")
+
+
+def check_frontier(lab):
+    """Sizes rise, so do bytes; the row of the model's own tile is what its plan needs."""
+    def table(options):
+        out = lab.good("unetc tiny.yaml -o own.plan --explain=memory --set width=1 " + options)
+        return out, [line.split() for line in out.splitlines()
+                     if re.match(r" +\d+ +[\d.]+ [KM]iB ", line)]
+
+    out, rows = table("--memory 25kB")
+    assert "fits" in rows[0] and "fits" not in rows[-1], out
+    out, rows = table("--set tile=28")
+    sizes = [int(row[0]) for row in rows]
+    assert len(sizes) > 4 and sizes == sorted(set(sizes)) and 28 in sizes, out
+    training = [float(row[1]) for row in rows]
+    assert training == sorted(training), out
+    assert "%.1f" % (needs(lab, "own.plan") / 1024) == rows[sizes.index(28)][1], out
+
+
+def check_info_fits(lab):
+    """The device in hand is compared with what the plan needs."""
+    info = json.loads(lab.good("unetrun info tiny.plan --json --device cpu"))
+    memory = info["memory"]
+    assert info["needs"]["training_bytes"] == sum(
+        memory[k + "_bytes"] for k in ("weights", "state", "arena", "io", "control"))
+    assert info["needs"]["inference_bytes"] < info["needs"]["training_bytes"]
+    assert info["device"]["fits_training"] and info["device"]["fits_inference"], info["device"]
+    assert info["device"]["memory_bytes"] > 1 << 24
+    text = lab.good("unetrun info tiny.plan --device cpu")
+    assert re.search(r"on CPU .*\n  training .* fits, .* to spare\n  inference .* fits, ", text), text
+
+
 def check_info_json(lab):
     info = json.loads(lab.good("unetrun info tiny.plan --json"))
     assert info["parameters"] == 210, info["parameters"]
@@ -192,6 +327,8 @@ def check_full_disk(lab):
     assert b"standard output" in done.stderr, done.stderr
 
 
-CHECKS = [check_default_output, check_dump_all, check_explain, check_info_json, check_info_text,
+CHECKS = [check_default_output, check_dump_all, check_explain, check_certificate, check_arena_svg,
+          check_graph, check_diff, check_fit, check_frontier,
+          check_info_fits, check_info_json, check_info_text,
           check_set_changes_plan, check_sample_repeats, check_augment, check_quiet,
           check_full_disk]

@@ -76,8 +76,8 @@ void exec_must(bool good, const struct err *err, const char *what) {
         fail_msg("%s: %s", what, err->text);
 }
 
-static struct plan *compile(const char *text) {
-    const struct unet_compile_options options = {.diagnostics = stderr};
+static struct plan *compile(const char *text, const char *disable) {
+    const struct unet_compile_options options = {.disable = disable, .diagnostics = stderr};
     struct plan *plan;
     struct err err = {0};
     exec_must(unet_compile_text("executors", text, &options, &plan, &err), &err, "compiling");
@@ -94,6 +94,8 @@ static void build(struct graph *graph, struct arena *arena, uint64_t seed) {
     update_run(graph, &model, &gradients);
     vec_free(&gradients.params);
     vec_free(&gradients.gradients);
+    mask_run(graph);
+    pool_index_run(graph);
     fuse_run(graph);
     order_run(graph);
     skip_run(graph);
@@ -120,11 +122,14 @@ static struct plan *make_random(uint64_t seed) {
     return plan;
 }
 
+static const char *const texts[] = {VALID, PADDED};
+
 struct plan *exec_plans_make(uint32_t number) {
-    static const char *const texts[] = {VALID, PADDED};
-    if (number < ARRAY_LEN(texts))
-        return compile(texts[number]);
-    return make_random(100 + number);
+    return number < ARRAY_LEN(texts) ? compile(texts[number], NULL) : make_random(100 + number);
+}
+
+struct plan *exec_plans_make_without(uint32_t number, const char *passes) {
+    return compile(texts[number], passes);
 }
 
 /* Classes that a label may have; weights are positive or zero. */

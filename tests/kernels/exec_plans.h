@@ -14,6 +14,9 @@ void exec_must(bool good, const struct err *err, const char *what);
 
 /* Number 0 .. EXEC_PLANS - 1, verified; freed with plan_free. */
 struct plan *exec_plans_make(uint32_t number);
+/* The same for the models, 0 (ReLU only) and 1 (leaky activations), without some passes
+   (unet_compile_options.disable). */
+struct plan *exec_plans_make_without(uint32_t number, const char *passes);
 
 /* Writes the ports that a program reads and sets the step; a pure function of program and step. */
 void exec_plans_feed(struct unet_session *session, const struct plan_program *program,

@@ -190,6 +190,10 @@ static void compare(struct check *check, uint32_t binding, const float *a, const
     const struct judge judge = judge_of(check->record->kernel, binding, &params);
     const double ku = judge.terms * UNIT_ROUNDOFF;
     double largest = 0;
+    if (tensor->type == PLAN_TYPE_U32) { /* where maxima were: no numbers */
+        assert_memory_equal(a, b, tensor->size_bytes);
+        return;
+    }
     for (uint64_t i = 0; i < tensor->size_bytes / 4; i++) {
         if (belongs(tensor, i))
             largest = fmax(largest, fabs((double)a[i]));

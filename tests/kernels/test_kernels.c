@@ -98,6 +98,43 @@ static void conv_data_gradient(void **state) {
     finish(&bench);
 }
 
+/* The gradient lies where its mask was; a port cannot, so that what is compared is a copy. */
+static void check_over_mask(struct bench *bench, enum op_kind op, struct value *dy, struct value *w,
+                            struct attr attr, double terms) {
+    struct value *raw = bench_input(bench, attr.shape);
+    struct value *mask =
+        bench_node(bench, OP_ACT, &raw, 1, 1, (struct attr){.slope = 0.5f})->outputs[0];
+    struct value *inputs[] = {dy, w, mask};
+    attr.act = true;
+    struct value *dx = bench_node(bench, op, inputs, 3, 1, attr)->outputs[0];
+    dx->storage = mask;
+    struct attr whole = {.shape = attr.shape};
+    struct node *copy = bench_node(bench, OP_CROP, &dx, 1, 1, whole);
+    bench_check(bench, copy->outputs[0], BENCH_SUM, terms);
+}
+
+/* With all channels masked, all but the first ones, all but the last ones. */
+static void conv_data_gradient_over_mask(void **state) {
+    (void)state;
+    for (int part = 0; part < 3; part++) {
+        struct bench bench;
+        bench_init(&bench, 11);
+        for (size_t i = 0; i < ARRAY_LEN(conv_cases); i++) {
+            const struct conv_case *c = &conv_cases[i];
+            struct attr attr = conv_attr(c);
+            attr.shape = (struct shape){c->n, c->c_in, c->h, c->w};
+            attr.plain_count = part == 0 ? 0 : c->c_in / 2;
+            attr.plain_first = part == 2 ? c->c_in - attr.plain_count : 0;
+            attr.plain_first = attr.plain_count ? attr.plain_first : 0;
+            struct value *w =
+                bench_param(&bench, (struct shape){c->c_out, c->c_in, c->kh, c->kw}, false, false);
+            check_over_mask(&bench, OP_CONV_DGRAD, bench_input(&bench, conv_output(c)), w, attr,
+                            c->c_out * c->kh * c->kw + 2);
+        }
+        finish(&bench);
+    }
+}
+
 /* The gradient is read back as the momentum of a step that started from zero momentum: m = 0.9 * m
  * + g. */
 static void check_gradient(struct bench *bench, struct value *gradient, struct value *param,
@@ -162,6 +199,7 @@ static void upconv_all(void **state) {
         struct value *backward[] = {dy, w, c->act ? bench_input(&bench, in) : NULL};
         node = bench_node(&bench, OP_UPCONV_DGRAD, backward, c->act ? 3 : 2, 1, data);
         bench_check(&bench, node->outputs[0], BENCH_SUM, c->c_out * c->k * c->k + 2);
+        check_over_mask(&bench, OP_UPCONV_DGRAD, dy, w, data, c->c_out * c->k * c->k + 2);
     }
     finish(&bench);
 }
@@ -206,6 +244,32 @@ static void pooling(void **state) {
         struct value *inputs[] = {x, bench_input(&bench, node->outputs[0]->shape)};
         node = bench_node(&bench, OP_MAXPOOL_GRAD, inputs, 2, 1, attr);
         bench_check(&bench, node->outputs[0], BENCH_RELATIVE, cases[i].kernel * cases[i].kernel);
+    }
+    finish(&bench);
+}
+
+/* Maps of less than a word's windows, of several blocks of words, and with edges that no window
+   covers. The index itself is seen in where the gradient goes. */
+static void pooling_with_index(void **state) {
+    (void)state;
+    static const struct shape shapes[] = {{1, 1, 2, 2},   {2, 3, 3, 5},     {1, 5, 64, 66},
+                                          {2, 2, 9, 13},  {1, 33, 6, 130},  {2, 3, 131, 97},
+                                          {1, 2, 64, 64}, {1, 2, 128, 135}, {1, 1, 5, 700}};
+    struct bench bench;
+    bench_init(&bench, 12);
+    for (size_t i = 0; i < ARRAY_LEN(shapes); i++) {
+        struct attr attr = {.kh = 2, .kw = 2, .stride = 2, .dilation = 1};
+        struct value *x = bench_input(&bench, shapes[i]);
+        struct node *pool = bench_node(&bench, OP_MAXPOOL_INDEX, &x, 1, 2, attr);
+        bench_check(&bench, pool->outputs[0], BENCH_EXACT, 0);
+        attr.shape = shapes[i];
+        struct value *dy = bench_input(&bench, pool->outputs[0]->shape);
+        struct value *inputs[] = {pool->outputs[1], dy};
+        struct node *node = bench_node(&bench, OP_MAXPOOL_UNPOOL, inputs, 2, 1, attr);
+        bench_check(&bench, node->outputs[0], BENCH_EXACT, 0);
+        struct value *plain[] = {x, dy};
+        node = bench_node(&bench, OP_MAXPOOL_GRAD, plain, 2, 1, attr);
+        bench_check(&bench, node->outputs[0], BENCH_EXACT, 0);
     }
     finish(&bench);
 }
@@ -350,10 +414,12 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(conv_forward),
         cmocka_unit_test(conv_data_gradient),
+        cmocka_unit_test(conv_data_gradient_over_mask),
         cmocka_unit_test(conv_weight_gradient),
         cmocka_unit_test(upconv_all),
         cmocka_unit_test(upconv_weight_gradient),
         cmocka_unit_test(pooling),
+        cmocka_unit_test(pooling_with_index),
         cmocka_unit_test(pointwise),
         cmocka_unit_test(regions),
         cmocka_unit_test(softmax_and_loss),

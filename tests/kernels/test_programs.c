@@ -66,6 +66,8 @@ static void set_up(struct fixture *f, uint64_t seed) {
     memset(f, 0, sizeof(*f));
     build(&f->plain, &f->arena, seed);
     build(&f->changed, &f->arena, seed);
+    mask_run(&f->changed);
+    pool_index_run(&f->changed);
     fuse_run(&f->changed);
     order_run(&f->changed);
     skip_run(&f->changed);

@@ -66,6 +66,8 @@ static void trainer_open(struct trainer *trainer, const char *optimiser, bool wi
     }
     update_run(graph, trainer->model, &trainer->gradients);
     if (with_passes) {
+        mask_run(graph);
+        pool_index_run(graph);
         fuse_run(graph);
         order_run(graph);
         skip_run(graph);

@@ -99,7 +99,8 @@ static void check_after(void (*const *passes)(struct graph *), size_t n_passes, 
     arena_free(&arena);
 }
 
-static void (*const all_passes[])(struct graph *) = {fuse_run, order_run, skip_run, inplace_run};
+static void (*const all_passes[])(struct graph *) = {mask_run,  pool_index_run, fuse_run,
+                                                     order_run, skip_run,       inplace_run};
 
 static void check_prefix(size_t n_passes) {
     for (uint64_t seed = 0; seed < N_GRAPHS; seed++) {
@@ -107,24 +108,34 @@ static void check_prefix(size_t n_passes) {
     }
 }
 
-static void fuse_keeps_results(void **state) {
+static void mask_keeps_results(void **state) {
     (void)state;
     check_prefix(1);
 }
 
-static void order_keeps_results(void **state) {
+static void index_keeps_results(void **state) {
     (void)state;
     check_prefix(2);
 }
 
-static void skip_keeps_results(void **state) {
+static void fuse_keeps_results(void **state) {
     (void)state;
     check_prefix(3);
 }
 
-static void inplace_keeps_results(void **state) {
+static void order_keeps_results(void **state) {
     (void)state;
     check_prefix(4);
+}
+
+static void skip_keeps_results(void **state) {
+    (void)state;
+    check_prefix(5);
+}
+
+static void inplace_keeps_results(void **state) {
+    (void)state;
+    check_prefix(6);
 }
 
 /* ---- updates from several batches ---- */
@@ -350,8 +361,85 @@ static void skip_removes_the_copies_of_concat(void **state) {
     arena_free(&arena);
 }
 
+/* All of the above at once. */
+static void build_changed(struct graph *graph, struct arena *arena) {
+    struct err err = {0};
+    build_unet(graph, arena);
+    for (size_t i = 0; i < ARRAY_LEN(all_passes); i++) {
+        all_passes[i](graph);
+        if (!graph_check(graph, &err)) {
+            fail_msg("pass %zu: %s", i, err.text);
+        }
+    }
+}
+
+static void gradients_lie_where_activations_were(void **state) {
+    (void)state;
+    struct arena arena = {0};
+    struct graph graph;
+    build_changed(&graph, &arena);
+    int in_place = 0;
+    for (size_t i = 0; i < graph.nodes.count; i++) {
+        const struct node *node = graph.nodes.items[i];
+        if ((node->op == OP_CONV_DGRAD || node->op == OP_UPCONV_DGRAD) && node->attr.act) {
+            assert_ptr_equal(storage_root(node->outputs[0]), storage_root(node->inputs[2]));
+            in_place++;
+        }
+    }
+    /* The last activation, the concatenation (its skip half masked), the crop before the
+       up-convolution, the activation below, the pooled map. */
+    assert_int_equal(in_place, 5);
+    assert_int_equal(count_op(&graph, OP_ACT_GRAD), 0);
+    graph_free(&graph);
+    arena_free(&arena);
+}
+
+/* The map of the skip connection is read by the pooling and the crop, right after it is made. */
+static void maps_die_when_pooled_and_cropped(void **state) {
+    (void)state;
+    struct arena arena = {0};
+    struct graph graph;
+    build_changed(&graph, &arena);
+    const struct value *skip = NULL;
+    size_t last = 0;
+    for (size_t i = 0; i < graph.nodes.count; i++) {
+        const struct node *node = graph.nodes.items[i];
+        skip = skip == NULL && node->op == OP_CONV ? node->outputs[0] : skip;
+        for (int j = 0; j < node->n_inputs; j++) {
+            last = node->inputs[j] == skip ? i : last;
+        }
+    }
+    assert_int_equal(last, 2); /* conv, crop, pool */
+    assert_int_equal(count_op(&graph, OP_MAXPOOL_INDEX), 1);
+    assert_int_equal(count_op(&graph, OP_MAXPOOL_UNPOOL), 1);
+    graph_free(&graph);
+    arena_free(&arena);
+}
+
+static void unet_keeps_results(void **state) {
+    (void)state;
+    struct arena arena = {0};
+    struct graph plain, changed;
+    const char *why = "";
+    build_unet(&plain, &arena);
+    build_changed(&changed, &arena);
+    double **a = random_graph_tensors(&plain, 1, &arena);
+    double **b = random_graph_tensors(&changed, 1, &arena);
+    share_memory(&changed, b, &arena);
+    interpret_run(&plain, a, &context, &arena);
+    interpret_run(&changed, b, &context, &arena);
+    if (!random_graph_same(&plain, a, &changed, b, 0, &why)) {
+        fail_msg("%s", why);
+    }
+    graph_free(&plain);
+    graph_free(&changed);
+    arena_free(&arena);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(mask_keeps_results),
+        cmocka_unit_test(index_keeps_results),
         cmocka_unit_test(fuse_keeps_results),
         cmocka_unit_test(order_keeps_results),
         cmocka_unit_test(skip_keeps_results),
@@ -360,6 +448,9 @@ int main(void) {
         cmocka_unit_test(fuse_removes_separate_activations),
         cmocka_unit_test(order_frees_gradients_early),
         cmocka_unit_test(skip_removes_the_copies_of_concat),
+        cmocka_unit_test(gradients_lie_where_activations_were),
+        cmocka_unit_test(maps_die_when_pooled_and_cropped),
+        cmocka_unit_test(unet_keeps_results),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -143,6 +143,9 @@ static bool may_work_in_place(const struct plan_record *record, uint32_t in) {
         return in == 0;
     case KERNEL_ID_act_bwd:
         return in == 1;
+    case KERNEL_ID_conv_dgrad:
+    case KERNEL_ID_upconv_dgrad:
+        return in == 2; /* the mask: a bias has another shape */
     case KERNEL_ID_add:
     case KERNEL_ID_accumulate:
         return in <= 1;

@@ -194,7 +194,7 @@ static void test_broken_header(void **state) {
     assert_unreadable(data, n, "plan: not a plan file");
     FRESH();
     store(data, PLAN_AT_VERSION, 7, 4);
-    assert_unreadable(data, n, "plan: version 7, this program reads 2");
+    assert_unreadable(data, n, "plan: version 7, this program reads 3");
     FRESH();
     store(data, PLAN_AT_SECTIONS, 9, 4);
     seal(data, n);
@@ -250,9 +250,9 @@ static void test_broken_sections(void **state) {
         {PLAN_SECTION_PROGRAMS, 60, 70000, "70000 records do not fit"},
         {PLAN_SECTION_PROGRAMS, 68, 0, "this program has no kernel 'small'"},
         {PLAN_SECTION_PROGRAMS, 72, 3, "kernel conv_fwd has 3 tensors, must be 4"},
-        {PLAN_SECTION_PROGRAMS, 92, 16, "kernel conv_fwd has 16 parameter words, must be 17"},
-        {PLAN_SECTION_PROGRAMS, 96 + 17 * 4, 2, "barrier is 2"},
-        {PLAN_SECTION_PROGRAMS, 96 + 17 * 4 + 16, 13, "the number of constants is 13"},
+        {PLAN_SECTION_PROGRAMS, 92, 16, "kernel conv_fwd has 16 parameter words, must be 19"},
+        {PLAN_SECTION_PROGRAMS, 96 + 19 * 4, 2, "barrier is 2"},
+        {PLAN_SECTION_PROGRAMS, 96 + 19 * 4 + 16, 13, "the number of constants is 13"},
     };
     struct file file = sample_file();
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
