@@ -112,7 +112,8 @@ def run_suite(args):
     extra_env = dict(pair.split("=", 1) for pair in args.env)
     title = args.title or args.suite
     try:
-        tests = list(registered(args.build, args.suite, args.only))
+        tests = [test for test in registered(args.build, args.suite, args.only)
+                 if test["name"] not in args.leave_out]
     except (OSError, subprocess.CalledProcessError, ValueError) as error:
         print("run.py: %s: %s" % (args.build, error), file=sys.stderr)
         tests = []
@@ -162,6 +163,8 @@ def main():
     parser.add_argument("--title")
     parser.add_argument("--env", action="append", default=[])
     parser.add_argument("--only", default="", help="programs with TEXT in their name")
+    parser.add_argument("--leave-out", action="append", default=[], metavar="NAME",
+                        help="a program not to run")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--results")
     parser.add_argument("--sum", metavar="FILE")
