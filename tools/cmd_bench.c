@@ -7,9 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <time.h>
 
 #include "common/base.h"
+#include "common/clock.h"
 #include "common/rng.h"
 #include "tools/cmd.h"
 
@@ -47,12 +47,6 @@ struct kernel_total {
     uint32_t dispatches;
     uint64_t time_ns, flops;
 };
-
-static double now_seconds(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
-}
 
 /* Random grey values and labels, all pixels of weight one. */
 static bool fill_port(const struct bench *bench, const struct plan_port *port, uint32_t number,
@@ -94,10 +88,10 @@ static bool run_once(const struct bench *bench, uint32_t step, double *seconds_o
                      struct err *err) {
     if (!unet_session_set_step(bench->session, 1, step, bench->repeat + 1, 0, err))
         return false;
-    const double start = now_seconds();
+    const double start = clock_now_seconds();
     if (!unet_session_run(bench->session, bench->program->name, err))
         return false;
-    *seconds_out = now_seconds() - start;
+    *seconds_out = clock_now_seconds() - start;
     return true;
 }
 

@@ -4,10 +4,10 @@
  */
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "common/base.h"
+#include "common/clock.h"
 #include "common/log.h"
 #include "runtime/data/image.h"
 #include "runtime/data/normalise.h"
@@ -54,12 +54,6 @@ struct progress_state {
     double start_seconds, shown_seconds;
 };
 
-static double now_seconds(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
-
 static void end_line(struct progress_state *state) {
     if (state->open_line)
         fputs("\r\033[K", stderr);
@@ -69,7 +63,7 @@ static void end_line(struct progress_state *state) {
 /* Inside a page: live ten times a second at most, in plain lines every ten seconds. */
 static void show_progress(double share, void *user) {
     struct progress_state *state = user;
-    const double now = now_seconds(), done = state->pixels_done + share * state->page_pixels;
+    const double now = clock_now_seconds(), done = state->pixels_done + share * state->page_pixels;
     if (!log_enabled(LOG_INFO) || share >= 1 ||
         now - state->shown_seconds < (state->live ? 0.1 : 10))
         return;
@@ -128,7 +122,7 @@ static bool infer_all(const struct infer_values *values, const struct infer_outp
         return false;
     struct progress_state state = {.live = isatty(STDERR_FILENO) == 1,
                                    .n_pages = pages->count,
-                                   .start_seconds = now_seconds()};
+                                   .start_seconds = clock_now_seconds()};
     state.shown_seconds = state.start_seconds;
     for (size_t i = 0; i < pages->count; i++)
         state.pixels += pages->items[i].pixels;

@@ -10,8 +10,8 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "common/clock.h"
 #include "common/vec.h"
 #include "runtime/cpu/device.h"
 #include "runtime/cpu/guard.h"
@@ -200,12 +200,6 @@ static bool cpu_counts_groups(const struct exec *exec, const struct plan_record 
 
 /* ---- running ---- */
 
-static uint64_t now_ns(void) {
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
-}
-
 static void run_unit(void *context, uint32_t thread, uint32_t phase, uint32_t unit) {
     const struct cpu_exec *cpu = context;
     const struct cpu_phase *at = &cpu->current->phases.items[phase];
@@ -218,7 +212,7 @@ static void run_unit(void *context, uint32_t thread, uint32_t phase, uint32_t un
 }
 
 static void add_time(struct cpu_program *program, const struct cpu_phase *at) {
-    const uint64_t time_ns = now_ns();
+    const uint64_t time_ns = clock_now_ns();
     program->times_ns[at->step] =
         (at->phase > 0 ? program->times_ns[at->step] : 0) + time_ns - program->mark_ns;
     program->mark_ns = time_ns;
@@ -258,7 +252,7 @@ static bool cpu_run(struct exec *exec, uint32_t program, struct err *err) {
                                        .finished = cpu->profile || CPU_GUARD ? finish_phase : NULL,
                                        .context = cpu};
     cpu->current = prepared;
-    prepared->mark_ns = now_ns();
+    prepared->mark_ns = clock_now_ns();
     guard_phase(cpu, 0);
     cpu_pool_run(cpu->device->pool, &work);
     open_blocks(cpu);

@@ -31,8 +31,8 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "common/clock.h"
 #include "common/log.h"
 #include "runtime/data/memory.h"
 #include "runtime/data/weightmap_cache.h"
@@ -257,12 +257,6 @@ void weightmap_border(const uint32_t *instances, int width, int height, float w0
 
 /* ---------------------------------------------------------------- whole data sets */
 
-static double now_seconds(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
-}
-
 static bool set_class_weights(struct dataset *train, double balance, struct err *err) {
     uint64_t counts[DATASET_MAX_CLASSES], ignored, total = 0;
     unsigned n_classes = 0;
@@ -325,7 +319,7 @@ bool weightmap_apply(struct dataset *train, struct dataset *others,
     struct dataset *const sets[] = {train, others};
     struct border_counts counts = {0};
     struct weightmap_cache cache = {0};
-    const double start = now_seconds();
+    const double start = clock_now_seconds();
     if (!set_class_weights(train, (double)settings->balance, err))
         return false;
     for (int k = 0; k < 2 && sets[k] != NULL; k++) {
@@ -339,7 +333,7 @@ bool weightmap_apply(struct dataset *train, struct dataset *others,
     if (n > 0)
         log_print(LOG_INFO,
                   "border weights of %zu image%s: %zu computed, %zu kept from before, %.2f s", n,
-                  n > 1 ? "s" : "", counts.computed, counts.kept, now_seconds() - start);
+                  n > 1 ? "s" : "", counts.computed, counts.kept, clock_now_seconds() - start);
     weightmap_cache_report(&cache);
     return true;
 }

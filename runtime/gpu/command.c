@@ -10,16 +10,10 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
+#include "common/clock.h"
 
 /* What one submission may take. Drivers and display servers end work after one to two seconds. */
 #define SUBMISSION_SECONDS 0.25
-
-static uint64_t now_ns(void) {
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
-}
 
 uint64_t gpu_batch_cost(VkPhysicalDeviceType type) {
     const uint64_t giga = 1000000000u;
@@ -251,7 +245,7 @@ static bool finish(struct gpu_commands *commands, const struct gpu_program *prog
         return err_prefix(err, "%s, records %u (%s) to %u (%s)", program->plan->name, first,
                           records[first].label, last, records[last].label);
     }
-    const uint64_t end_ns = now_ns();
+    const uint64_t end_ns = clock_now_ns();
     const uint64_t begin_ns = MAX(submission->begin_ns, commands->previous_end_ns);
     const double seconds = (double)(end_ns - begin_ns) * 1e-9;
     commands->previous_end_ns = end_ns;
@@ -287,7 +281,7 @@ static bool submit(struct gpu_commands *commands, const struct gpu_program *prog
     submission->cost = 0;
     submission->first_batch = first;
     submission->n_batches = count;
-    submission->begin_ns = now_ns();
+    submission->begin_ns = clock_now_ns();
     for (uint32_t i = 0; i < count; i++)
         submission->cost += program->batches.items[first + i].cost;
     if (!gpu_check(vkQueueSubmit(commands->device->queue, 1, &info, submission->fence), err,

@@ -6,10 +6,10 @@
 
 #include <pthread.h>
 #include <stdlib.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "common/base.h"
+#include "common/clock.h"
 
 #define SLOTS (LOADER_AHEAD + 1)
 
@@ -39,12 +39,6 @@ struct loader {
     bool closing;
     uint32_t next; /* of the user: the batch handed out next */
 };
-
-static double now_seconds(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
-}
 
 /* ---------------------------------------------------------------- threads */
 
@@ -83,9 +77,9 @@ static void *run_worker(void *data) {
     while (claim_sample(loader, &number, &index)) {
         struct slot *slot = &loader->slots[number % SLOTS];
         pthread_mutex_unlock(&loader->mutex);
-        const double start = now_seconds();
+        const double start = clock_now_seconds();
         make_sample(loader->sampler, worker->scratch, number, index, &slot->batch);
-        const double seconds = now_seconds() - start;
+        const double seconds = clock_now_seconds() - start;
         pthread_mutex_lock(&loader->mutex);
         slot->batch.prepare_seconds += seconds;
         if (++slot->n_done == loader->sampler->batch)

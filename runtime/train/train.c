@@ -7,10 +7,10 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "common/base.h"
+#include "common/clock.h"
 #include "common/file.h"
 #include "common/log.h"
 #include "runtime/data/dataset.h"
@@ -52,12 +52,6 @@ struct trainer {
     bool ended_early;
     double start_seconds;
 };
-
-static double now_seconds(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
-}
 
 static char *join_path(const char *directory, const char *name) {
     const size_t room = strlen(directory) + strlen(name) + 2;
@@ -301,9 +295,9 @@ static bool run_batch(struct trainer *trainer, uint32_t batch, float loss[LOSS_W
     const struct unet_checkpoint_info *info = &trainer->info;
     const bool is_last = batch + 1 == trainer->plan->model.accumulate;
     const char *program = is_last ? "train_step" : "accumulate";
-    const double wait_start = now_seconds();
+    const double wait_start = clock_now_seconds();
     const struct loader_batch *samples = loader_next(trainer->loader);
-    trainer->times.data_seconds += now_seconds() - wait_start;
+    trainer->times.data_seconds += clock_now_seconds() - wait_start;
     trainer->times.prepare_seconds += samples->prepare_seconds;
     return write_batch(trainer, program, samples, err) &&
            unet_session_set_batch(trainer->session, info->seed, info->step, batch,
@@ -462,7 +456,7 @@ static bool train_step(struct trainer *trainer, struct err *err) {
         (is_last || done % trainer->validate_every == 0) &&
         !validate_step(trainer, &progress, &validation, err))
         return false;
-    progress.seconds = now_seconds() - trainer->start_seconds;
+    progress.seconds = clock_now_seconds() - trainer->start_seconds;
     trainer->times.total_seconds = progress.seconds;
     if (!history_add(&trainer->history, &progress, &trainer->times, err))
         return false;
@@ -477,7 +471,7 @@ static bool train_step(struct trainer *trainer, struct err *err) {
 }
 
 static bool run_steps(struct trainer *trainer, struct err *err) {
-    trainer->start_seconds = now_seconds();
+    trainer->start_seconds = clock_now_seconds();
     if (!check_state(trainer, err))
         return false;
     while (trainer->info.step < trainer->info.total_steps && !unet_train_stop &&

@@ -6,18 +6,12 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "common/base.h"
+#include "common/clock.h"
 
 #define LEAST_STEPS 10       /* between copies */
 #define STEPS_PER_COPY 100.0 /* a copy may cost the hundredth part of the steps up to it */
-
-static double now_seconds(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
-}
 
 static bool is_accumulator(const struct plan *plan, uint32_t index) {
     for (uint32_t i = 0; i < plan->n_params; i++)
@@ -104,14 +98,14 @@ static bool copy(struct watch *watch, struct unet_session *session, struct err *
 
 bool watch_keep(struct watch *watch, struct unet_session *session, uint32_t steps_done,
                 bool *finite_out, const char **name_out, struct err *err) {
-    const double begin = now_seconds();
+    const double begin = clock_now_seconds();
     if (!look(watch, session, finite_out, name_out, err))
         return false;
     if (!*finite_out)
         return true;
     if (!copy(watch, session, err))
         return false;
-    const double end = now_seconds();
+    const double end = clock_now_seconds();
     double wait = LEAST_STEPS;
     if (watch->kept_seconds > 0 && steps_done > watch->kept_step) {
         const double step = (begin - watch->kept_seconds) / (steps_done - watch->kept_step);
