@@ -63,16 +63,10 @@ static double now_seconds(void) {
 
 static bool load_data(struct viewer *viewer, const struct plan_model *model, struct err *err) {
     const struct augment_values *values = viewer->values;
-    struct dataset_label *rows = memory_new(model->n_labels, sizeof(*rows));
-    const struct dataset_spec spec = dataset_spec_of_model(model, rows);
-    bool good = dataset_load(values->data, &spec, &viewer->data, err);
-    if (good && values->frames != NULL)
-        good = dataset_keep(&viewer->data, values->frames, err);
+    bool good = dataset_load_for_model(values->data, model, values->frames, &viewer->data, err);
     if (good && viewer->data.n_frames == 0)
         good = err_set(err, ERR_INPUT, "%s: holds no images", values->data);
-    good = good && weightmap_apply(&viewer->data, NULL, &model->weights, err);
-    free(rows);
-    return good;
+    return good && weightmap_apply(&viewer->data, NULL, &model->weights, err);
 }
 
 /* Pictures among the data would be taken for data. */

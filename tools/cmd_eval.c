@@ -169,17 +169,6 @@ static bool check_options(const struct eval_values *values, const struct plan_mo
            err_hint(err, "add --metric instances");
 }
 
-static bool load_data(const struct eval_values *values, const struct plan_model *model,
-                      struct dataset *data, struct err *err) {
-    struct dataset_label *rows = calloc(MAX(model->n_labels, 1u), sizeof(*rows));
-    if (rows == NULL)
-        return err_set(err, ERR_INPUT, "no memory for the label table");
-    const struct dataset_spec spec = dataset_spec_of_model(model, rows);
-    bool good = dataset_load(values->data, &spec, data, err);
-    free(rows);
-    return good && (values->frames == NULL || dataset_keep(data, values->frames, err));
-}
-
 static bool run_eval(const void *data, struct err *err) {
     const struct eval_values *values = data;
     struct plan *plan = NULL;
@@ -187,7 +176,7 @@ static bool run_eval(const void *data, struct err *err) {
     struct cmd_network network = {0};
     bool good = plan_load(values->common.operands.items[0], &plan, err) &&
                 check_options(values, &plan->model, err) &&
-                load_data(values, &plan->model, &frames, err) &&
+                dataset_load_for_model(values->data, &plan->model, values->frames, &frames, err) &&
                 cmd_network_open(plan, &values->common, values->weights, &network, err) &&
                 (values->overlay == NULL || file_make_directories(values->overlay, err)) &&
                 score_frames(values, &network, &frames, err);

@@ -355,6 +355,16 @@ bool dataset_load(const char *directory, const struct dataset_spec *spec, struct
     return ok;
 }
 
+bool dataset_load_for_model(const char *directory, const struct plan_model *model,
+                            const char *frames, struct dataset *out, struct err *err) {
+    struct dataset_label *rows = memory_new(model->n_labels, sizeof *rows);
+    const struct dataset_spec spec = dataset_spec_of_model(model, rows);
+    bool good = dataset_load(directory, &spec, out, err) &&
+                (frames == NULL || dataset_keep(out, frames, err));
+    free(rows);
+    return good;
+}
+
 void dataset_free(struct dataset *dataset) {
     for (size_t i = 0; i < dataset->n_frames; i++)
         frame_free(&dataset->frames[i]);

@@ -52,13 +52,13 @@ struct dataset_spec {
 struct dataset_frame {
     char *name;
     int width, height;
-    float *image;     /* [channels][height][width], normalised */
-    uint8_t *classes; /* [height][width]; 0 where ignored; lines cut between objects that touch: what
-                         a network learns */
+    float *image;      /* [channels][height][width], normalised */
+    uint8_t *classes;  /* [height][width]; 0 where ignored; lines cut between objects that touch:
+                          what  a network learns */
     uint8_t *labelled; /* the same as labelled, without these lines: what its predictions are scored
                           against; NULL: classes (dataset_labelled) */
-    float *weights;   /* [height][width]: 0 where ignored, in training and in scores; else, after
-                         loading, the class's factor, after weightmap_apply the weight in the loss */
+    float *weights;    /* [height][width]: 0 where ignored, in training and in scores; else, after
+                          loading, the class's factor, after weightmap_apply the weight in the loss */
     uint32_t *instances; /* [height][width]: ids of objects (the label values), 0 elsewhere; NULL
                             when no row of the table says instances */
     float *border; /* [height][width]: border term of the weight map at every pixel, for background
@@ -82,6 +82,9 @@ struct dataset_spec dataset_spec_of_model(const struct plan_model *model,
 /* ERR_INPUT or ERR_IO; err->text lists the problems, with semicolons between. */
 bool dataset_load(const char *directory, const struct dataset_spec *spec, struct dataset *out,
                   struct err *err);
+/* The same with the spec of a model; frames NULL: all, else only those that the list names. */
+bool dataset_load_for_model(const char *directory, const struct plan_model *model,
+                            const char *frames, struct dataset *out, struct err *err);
 void dataset_free(struct dataset *dataset); /* leaves it zeroed; safe on a zeroed one */
 
 /* The classes that predictions are scored against. */

@@ -99,20 +99,15 @@ static bool check_options(const struct trainer *trainer, struct err *err) {
 static bool load_data(struct trainer *trainer, struct err *err) {
     const struct unet_train_options *options = trainer->options;
     const struct plan_model *model = &trainer->plan->model;
-    struct dataset_label *rows = calloc(MAX(model->n_labels, 1u), sizeof(*rows));
-    if (rows == NULL)
-        return err_set(err, ERR_INPUT, "no memory for the label table");
-    const struct dataset_spec spec = dataset_spec_of_model(model, rows);
-    bool good = dataset_load(options->data_dir, &spec, &trainer->data, err) &&
-                (options->frames == NULL || dataset_keep(&trainer->data, options->frames, err));
+    bool good =
+        dataset_load_for_model(options->data_dir, model, options->frames, &trainer->data, err);
     if (good && options->val_dir != NULL)
-        good = dataset_load(options->val_dir, &spec, &trainer->held_out, err);
+        good = dataset_load_for_model(options->val_dir, model, NULL, &trainer->held_out, err);
     else if (good && options->val_frames != NULL)
         good = dataset_select(&trainer->data, options->val_frames, &trainer->held_out, err);
     else if (good && options->folds > 0)
         good = dataset_select_fold(&trainer->data, options->folds, options->fold,
                                    &trainer->held_out, err);
-    free(rows);
     if (good && trainer->data.n_frames == 0)
         good = err_set(err, ERR_INPUT, "%s: holds no images to train on", options->data_dir);
     return good && weightmap_apply(&trainer->data, &trainer->held_out, &model->weights, err);
