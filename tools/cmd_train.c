@@ -162,7 +162,11 @@ static void report_best(const struct train_values *values, const struct unet_tra
 
 /* The command that continues a run: all that a checkpoint does not say. */
 static void report_continuation(const struct train_values *values) {
-    char held_out[300] = "";
+    char frames[300] = "", held_out[300] = "", patience[40] = "";
+    if (values->frames != NULL)
+        snprintf(frames, sizeof(frames), " --frames %s", values->frames);
+    if (values->patience > 0)
+        snprintf(patience, sizeof(patience), " --patience %u", values->patience);
     if (values->val != NULL)
         snprintf(held_out, sizeof(held_out), " --val %s", values->val);
     else if (values->val_frames != NULL)
@@ -171,8 +175,9 @@ static void report_continuation(const struct train_values *values) {
         snprintf(held_out, sizeof(held_out), " --folds %u --fold %u", values->folds, values->fold);
     log_print(LOG_INFO,
               "to continue:\n"
-              "  unetrun train %s --data %s --out %s%s --resume %s/last.safetensors",
-              values->common.operands.items[0], values->data, values->out, held_out, values->out);
+              "  unetrun train %s --data %s%s --out %s%s%s --resume %s/last.safetensors",
+              values->common.operands.items[0], values->data, frames, values->out, held_out,
+              patience, values->out);
 }
 
 static void report_end(const struct train_values *values, const struct unet_train_result *result) {
