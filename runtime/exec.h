@@ -48,7 +48,7 @@ struct exec_ops {
 
     /* Replays a prepared program and waits for its end. Allocates nothing. */
     bool (*run)(struct exec *exec, uint32_t program, struct err *err);
-    bool (*profile)(struct exec *exec, uint32_t program, uint64_t *times_ns, struct err *err);
+    bool (*profile)(struct exec *exec, uint32_t program, struct unet_span *spans, struct err *err);
     void (*memory)(const struct exec *exec, struct unet_memory_report *report);
     void (*close)(struct exec *exec);
 };
@@ -59,6 +59,24 @@ struct exec {
     const struct plan *plan;
     enum plan_class class_;
     uint64_t batch_cost; /* the most that one batch should hold */
+};
+
+/* The loops behind unet_device_measure_peak; peak.c repeats and times them. */
+enum exec_peak_kind { EXEC_PEAK_MULTIPLY_ADD, EXEC_PEAK_COPY, EXEC_PEAK_COUNT };
+
+struct exec_peak;
+
+struct exec_peak_ops {
+    /* Does the work of `passes` and waits for its end. */
+    bool (*run)(struct exec_peak *peak, enum exec_peak_kind kind, uint32_t passes, struct err *err);
+    void (*close)(struct exec_peak *peak);
+};
+
+/* The head of every backend's own struct. */
+struct exec_peak {
+    const struct exec_peak_ops *ops;
+    uint64_t work[EXEC_PEAK_COUNT]; /* of one pass: operations; bytes read and written */
+    uint64_t copy_bytes;            /* of each buffer */
 };
 
 struct exec_backend {
@@ -74,6 +92,7 @@ struct exec_backend {
     struct plan_limits (*limits)(const struct unet_device *device, const struct plan *plan);
     bool (*open)(struct unet_device *device, const struct exec_request *request, struct exec **out,
                  struct err *err);
+    bool (*open_peak)(struct unet_device *device, struct exec_peak **out, struct err *err);
 };
 
 /* The head of every backend's own device struct. */

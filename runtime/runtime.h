@@ -57,6 +57,21 @@ const struct unet_device_info *unet_device_get_info(const struct unet_device *de
    has none. */
 uint32_t unet_device_validation_count(const struct unet_device *device);
 
+/* A device's own ceilings, measured with loops that do nothing else: fp32 multiply-adds in many
+   independent chains of registers (one counts as two operations), and a copy between buffers far
+   larger than caches (bytes read plus bytes written). Best and median of many runs of some ten
+   milliseconds; on the CPU with all threads of the device. */
+struct unet_peak {
+    double multiply_add_gflops, multiply_add_gflops_median;
+    double copy_gbytes_per_s, copy_gbytes_per_s_median;
+    uint64_t copy_bytes; /* of each of the two buffers */
+    uint32_t repeat;     /* runs that best and median are of */
+};
+
+/* Takes about half a second, and memory for two buffers meanwhile. */
+bool unet_device_measure_peak(struct unet_device *device, struct unet_peak *peak_out,
+                              struct err *err);
+
 /* ---- sessions: a plan on a device ---- */
 
 struct unet_session;
@@ -126,10 +141,16 @@ struct unet_memory_report {
 };
 void unet_session_memory(const struct unet_session *session, struct unet_memory_report *report);
 
-/* Time of each record of the last run of a program; ERR_USAGE without the profile option,
-   ERR_DEVICE without time stamps. times_ns has room for program->n_records. */
-bool unet_session_profile(struct unet_session *session, const char *program, uint64_t *times_ns,
-                          struct err *err);
+/* When a record ran: on the device's clock, from the start of the program's first record. */
+struct unet_span {
+    uint64_t begin_ns, end_ns;
+};
+
+/* The time of each record of the last run of a program, in their order and without overlap;
+   ERR_USAGE without the profile option, ERR_DEVICE without time stamps. spans has room for
+   program->n_records. */
+bool unet_session_profile(struct unet_session *session, const char *program,
+                          struct unet_span *spans, struct err *err);
 
 /* Any tensor of the plan as it lies in device memory, size_bytes of it; for tests and debugging. */
 bool unet_session_read_tensor(struct unet_session *session, uint32_t tensor, void *data,

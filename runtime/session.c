@@ -278,14 +278,14 @@ bool unet_session_run_record(struct unet_session *session, const char *program, 
     return run_record(session, index, record, err);
 }
 
-bool unet_session_profile(struct unet_session *session, const char *program, uint64_t *times_ns,
-                          struct err *err) {
+bool unet_session_profile(struct unet_session *session, const char *program,
+                          struct unet_span *spans, struct err *err) {
     uint32_t index = 0;
     if (!find_program(session, program, &index, err))
         return false;
     if (!session->profile)
         return err_set(err, ERR_USAGE, "the session was opened without profiling");
-    return session->exec->ops->profile(session->exec, index, times_ns, err);
+    return session->exec->ops->profile(session->exec, index, spans, err);
 }
 
 void unet_session_memory(const struct unet_session *session, struct unet_memory_report *report) {

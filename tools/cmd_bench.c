@@ -1,6 +1,7 @@
 /*
  * cmd_bench.c: unetrun bench: how long a program of a plan takes on a device, with random input and
- * freshly initialised weights. One run to warm up, then as many as asked for.
+ * freshly initialised weights, and the ceilings of the device itself. One run to warm up, then as
+ * many as asked for.
  */
 #include <math.h>
 #include <stdio.h>
@@ -11,13 +12,14 @@
 #include "common/base.h"
 #include "common/clock.h"
 #include "common/rng.h"
+#include "tools/bench.h"
 #include "tools/cmd.h"
 
 struct bench_values {
     struct cli_common common;
-    const char *program;
+    const char *program, *trace;
     uint32_t repeat;
-    bool profile, json;
+    bool peak, profile, json;
 };
 
 static const struct cli_option bench_options[] = {
@@ -25,32 +27,26 @@ static const struct cli_option bench_options[] = {
      "infer, evaluate or train_step"},
     {"repeat", 0, CLI_COUNT, "N", offsetof(struct bench_values, repeat), false, "5",
      "timed runs, after one to warm up"},
+    {"peak", 0, CLI_FLAG, NULL, offsetof(struct bench_values, peak), false, NULL,
+     "measure the device's own ceilings: multiply-adds and copies; needs no plan"},
     {"profile", 0, CLI_FLAG, NULL, offsetof(struct bench_values, profile), false, NULL,
-     "time every dispatch, which slows the whole a little"},
+     "time every dispatch, which slows the whole a little, and compare with the ceilings"},
+    {"trace", 0, CLI_TEXT, "FILE", offsetof(struct bench_values, trace), false, NULL,
+     "write the dispatches of the timed runs for ui.perfetto.dev or chrome://tracing"},
     {"json", 0, CLI_FLAG, NULL, offsetof(struct bench_values, json), false, NULL,
      "print one JSON object"},
 };
 
-struct bench {
-    const struct plan *plan;
-    const struct plan_program *program;
+/* A measurement under way. */
+struct bench_session {
+    struct bench *bench;
     struct unet_session *session;
-    uint32_t repeat;
-    bool profile;
-    double warm_up_seconds, *seconds; /* of each timed run, sorted at the end */
-    uint64_t *times_ns;               /* of each record: the sum over the timed runs */
-    uint64_t *run_times_ns;           /* of one run */
-};
-
-/* Time by kernel, for the totals. */
-struct kernel_total {
-    uint32_t dispatches;
-    uint64_t time_ns, flops;
 };
 
 /* Random grey values and labels, all pixels of weight one. */
-static bool fill_port(const struct bench *bench, const struct plan_port *port, uint32_t number,
-                      struct err *err) {
+static bool fill_port(const struct bench_session *running, uint32_t number, struct err *err) {
+    const struct bench *bench = running->bench;
+    const struct plan_port *port = &bench->program->ports[number];
     const struct plan_tensor *tensor = &bench->plan->tensors[port->tensor];
     const size_t count = shape_elements(tensor->shape);
     struct rng rng = rng_stream(1, number, 0);
@@ -68,70 +64,66 @@ static bool fill_port(const struct bench *bench, const struct plan_port *port, u
         else
             data[i].f = (float)rng_normal(&rng);
     }
-    bool good = unet_session_write(bench->session, bench->program->name, port->name, data,
+    bool good = unet_session_write(running->session, bench->program->name, port->name, data,
                                    count * sizeof(*data), err);
     free(data);
     return good;
 }
 
-static bool prepare(const struct bench *bench, struct err *err) {
-    if (!unet_session_init_weights(bench->session, 1, err))
+static bool prepare(const struct bench_session *running, struct err *err) {
+    const struct plan_program *program = running->bench->program;
+    if (!unet_session_init_weights(running->session, 1, err))
         return false;
-    for (uint32_t i = 0; i < bench->program->n_ports; i++)
-        if (bench->program->ports[i].direction == PLAN_IN &&
-            !fill_port(bench, &bench->program->ports[i], i, err))
+    for (uint32_t i = 0; i < program->n_ports; i++)
+        if (program->ports[i].direction == PLAN_IN && !fill_port(running, i, err))
             return false;
     return true;
 }
 
-static bool run_once(const struct bench *bench, uint32_t step, double *seconds_out,
+static bool run_once(const struct bench_session *running, uint32_t step, struct bench_run *run_out,
                      struct err *err) {
-    if (!unet_session_set_step(bench->session, 1, step, bench->repeat + 1, 0, err))
+    const struct bench *bench = running->bench;
+    if (!unet_session_set_step(running->session, 1, step, bench->repeat + 1, 0, err))
         return false;
-    const double start = clock_now_seconds();
-    if (!unet_session_run(bench->session, bench->program->name, err))
+    run_out->begin_ns = clock_now_ns();
+    if (!unet_session_run(running->session, bench->program->name, err))
         return false;
-    *seconds_out = clock_now_seconds() - start;
+    run_out->end_ns = clock_now_ns();
     return true;
 }
 
-static bool add_profile(struct bench *bench, struct err *err) {
-    if (!unet_session_profile(bench->session, bench->program->name, bench->run_times_ns, err))
-        return false;
-    for (uint32_t i = 0; i < bench->program->n_records; i++)
-        bench->times_ns[i] += bench->run_times_ns[i];
-    return true;
+static double run_seconds(const struct bench_run *run) {
+    return (double)(run->end_ns - run->begin_ns) * 1e-9;
 }
 
-static int compare_seconds(const void *a, const void *b) {
+static bool read_spans(const struct bench_session *running, uint32_t run, struct err *err) {
+    const struct bench *bench = running->bench;
+    return !bench->has_spans ||
+           unet_session_profile(running->session, bench->program->name,
+                                &bench->spans[(size_t)run * bench->program->n_records], err);
+}
+
+static int compare_doubles(const void *a, const void *b) {
     const double x = *(const double *)a, y = *(const double *)b;
     return (x > y) - (x < y);
 }
 
-static bool measure(struct bench *bench, struct err *err) {
-    if (!prepare(bench, err) || !run_once(bench, 0, &bench->warm_up_seconds, err))
-        return false;
-    for (uint32_t i = 0; i < bench->repeat; i++)
-        if (!run_once(bench, i + 1, &bench->seconds[i], err) ||
-            (bench->profile && !add_profile(bench, err)))
-            return false;
-    qsort(bench->seconds, bench->repeat, sizeof(double), compare_seconds);
-    return true;
+double bench_median(double *values, uint32_t n) {
+    const uint32_t middle = n / 2;
+    qsort(values, n, sizeof(double), compare_doubles);
+    return n % 2 == 1 ? values[middle] : 0.5 * (values[middle - 1] + values[middle]);
 }
 
-static double median_seconds(const struct bench *bench) {
-    const uint32_t middle = bench->repeat / 2;
-    return bench->repeat % 2 == 1 ? bench->seconds[middle]
-                                  : 0.5 * (bench->seconds[middle - 1] + bench->seconds[middle]);
-}
-
-/* Mean over the runs. */
-static double record_seconds(const struct bench *bench, uint32_t record) {
-    return (double)bench->times_ns[record] * 1e-9 / bench->repeat;
-}
-
-static double rate_gflops(double flops, double seconds) {
-    return seconds > 0 ? flops * 1e-9 / seconds : 0;
+/* One run in which a dispatch was held up does not move it far. */
+static void find_record_medians(struct bench *bench) {
+    const uint32_t n = bench->program->n_records;
+    for (uint32_t i = 0; bench->has_spans && i < n; i++) {
+        for (uint32_t run = 0; run < bench->repeat; run++) {
+            const struct unet_span *span = &bench->spans[(size_t)run * n + i];
+            bench->seconds[run] = (double)(span->end_ns - span->begin_ns) * 1e-9;
+        }
+        bench->record_seconds[i] = bench_median(bench->seconds, bench->repeat);
+    }
 }
 
 static uint64_t peak_memory_bytes(void) {
@@ -139,108 +131,126 @@ static uint64_t peak_memory_bytes(void) {
     return getrusage(RUSAGE_SELF, &usage) == 0 ? (uint64_t)usage.ru_maxrss * 1024 : 0;
 }
 
-static void sum_kernels(const struct bench *bench, struct kernel_total totals[KERNEL_COUNT]) {
-    memset(totals, 0, KERNEL_COUNT * sizeof(totals[0]));
-    for (uint32_t i = 0; i < bench->program->n_records; i++) {
-        struct kernel_total *total = &totals[bench->program->records[i].kernel];
-        total->dispatches++;
-        total->time_ns += bench->times_ns[i];
-        total->flops += bench->program->records[i].flops;
+static bool measure(const struct bench_session *running, struct err *err) {
+    struct bench *bench = running->bench;
+    struct bench_run warm_up;
+    if (!prepare(running, err) || !run_once(running, 0, &warm_up, err))
+        return false;
+    bench->warm_up_seconds = run_seconds(&warm_up);
+    for (uint32_t i = 0; i < bench->repeat; i++)
+        if (!run_once(running, i + 1, &bench->runs[i], err) || !read_spans(running, i, err))
+            return false;
+    find_record_medians(bench);
+    const uint64_t start_ns = bench->runs[0].begin_ns;
+    for (uint32_t i = 0; i < bench->repeat; i++) {
+        bench->seconds[i] = run_seconds(&bench->runs[i]);
+        bench->runs[i].begin_ns -= start_ns;
+        bench->runs[i].end_ns -= start_ns;
     }
+    bench->seconds_median = bench_median(bench->seconds, bench->repeat);
+    unet_session_memory(running->session, &bench->memory);
+    bench->peak_rss_bytes = peak_memory_bytes();
+    return true;
 }
 
-static uint64_t total_time_ns(const struct bench *bench) {
-    uint64_t total = 0;
-    for (uint32_t i = 0; i < bench->program->n_records; i++)
-        total += bench->times_ns[i];
-    return total;
+/* ---- ceilings ---- */
+
+static void add_peak(json_t *object, const struct unet_peak *peak) {
+    json_object_set_new(object, "multiply_add_gflops", json_real(peak->multiply_add_gflops));
+    json_object_set_new(object, "multiply_add_gflops_median",
+                        json_real(peak->multiply_add_gflops_median));
+    json_object_set_new(object, "copy_gbytes_per_s", json_real(peak->copy_gbytes_per_s));
+    json_object_set_new(object, "copy_gbytes_per_s_median",
+                        json_real(peak->copy_gbytes_per_s_median));
+    json_object_set_new(object, "copy_bytes", json_integer((json_int_t)peak->copy_bytes));
+    json_object_set_new(object, "peak_repeat", json_integer(peak->repeat));
 }
 
-static void add_profile_json(const struct bench *bench, json_t *object) {
-    json_t *records = json_array(), *kernels = json_array();
-    for (uint32_t i = 0; i < bench->program->n_records; i++) {
-        const struct plan_record *record = &bench->program->records[i];
-        const double seconds = record_seconds(bench, i);
-        json_array_append_new(records,
-                              json_pack("{s:s, s:s, s:f, s:f, s:f}", "label", record->label,
-                                        "kernel", kernel_table[record->kernel].name, "seconds",
-                                        seconds, "gflop", (double)record->flops * 1e-9, "gflops",
-                                        rate_gflops((double)record->flops, seconds)));
+static void print_peak(const char *title, const struct unet_peak *peak) {
+    char text[32];
+    printf("%s multiply-add %.2f GFLOP/s (median %.2f), copy %.2f GB/s (median %.2f), %u runs, "
+           "buffers of %s\n",
+           title, peak->multiply_add_gflops, peak->multiply_add_gflops_median,
+           peak->copy_gbytes_per_s, peak->copy_gbytes_per_s_median, peak->repeat,
+           cmd_format_bytes(peak->copy_bytes, text, sizeof(text)));
+}
+
+static void print_device(const struct unet_device_info *device) {
+    printf("device    %s (%s), as %s with %s\n", device->name, device->driver,
+           cmd_class_name(device->limits.class_), cmd_access_name(device));
+}
+
+static json_t *device_json(const struct unet_device_info *device) {
+    return json_pack("{s:s, s:s, s:s, s:s}", "device", device->name, "driver", device->driver,
+                     "class", cmd_class_name(device->limits.class_), "access",
+                     cmd_access_name(device));
+}
+
+static bool run_peak(const struct bench_values *values, struct err *err) {
+    struct unet_device *device = NULL;
+    struct unet_peak peak;
+    bool good = cmd_device_open(&values->common, &device, err) &&
+                unet_device_measure_peak(device, &peak, err);
+    if (good && values->json) {
+        json_t *object = device_json(unet_device_get_info(device));
+        add_peak(object, &peak);
+        good = cmd_print_json(object, err);
+    } else if (good) {
+        print_device(unet_device_get_info(device));
+        print_peak("ceilings ", &peak);
     }
-    struct kernel_total totals[KERNEL_COUNT];
-    sum_kernels(bench, totals);
-    for (int k = 0; k < KERNEL_COUNT; k++) {
-        const double seconds = (double)totals[k].time_ns * 1e-9 / bench->repeat;
-        if (totals[k].dispatches > 0)
-            json_array_append_new(
-                kernels, json_pack("{s:s, s:i, s:f, s:f, s:f}", "kernel", kernel_table[k].name,
-                                   "dispatches", (int)totals[k].dispatches, "seconds", seconds,
-                                   "gflop", (double)totals[k].flops * 1e-9, "gflops",
-                                   rate_gflops((double)totals[k].flops, seconds)));
-    }
-    json_object_set_new(object, "records", records);
-    json_object_set_new(object, "kernels", kernels);
+    unet_device_close(device);
+    return good;
+}
+
+/* ---- a program ---- */
+
+static void add_peaks(json_t *object, const struct bench *bench) {
+    const struct unet_peak peak = bench_peak(bench);
+    json_t *before = json_object(), *after = json_object();
+    add_peak(object, &peak);
+    add_peak(before, &bench->before);
+    add_peak(after, &bench->after);
+    json_object_set_new(object, "ceilings_before", before);
+    json_object_set_new(object, "ceilings_after", after);
 }
 
 static bool print_json(const struct bench *bench, const struct unet_device_info *device,
-                       struct err *err) {
+                       bool with_profile, struct err *err) {
     const struct plan_model *model = &bench->plan->model;
     const double gflop = (double)cmd_count_flops(bench->program) * 1e-9;
-    const double seconds = median_seconds(bench);
-    struct unet_memory_report memory;
-    unet_session_memory(bench->session, &memory);
-    json_t *object = json_pack(
-        "{s:s, s:s, s:s, s:s, s:s, s:[i,i,i,i], s:i, s:f, s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:I, "
-        "s:I, s:I, s:I}",
-        "device", device->name, "driver", device->driver, "class",
-        cmd_class_name(device->limits.class_), "access", cmd_access_name(device), "program",
+    const double seconds = bench->seconds_median;
+    const struct unet_memory_report *memory = &bench->memory;
+    json_t *object = device_json(device);
+    json_t *figures = json_pack(
+        "{s:s, s:[i,i,i,i], s:i, s:f, s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:I, s:I, s:I}", "program",
         bench->program->name, "input", (int)model->batch, (int)model->channels, (int)model->in_h,
         (int)model->in_w, "repeat", (int)bench->repeat, "seconds_first", bench->warm_up_seconds,
         "seconds_median", seconds, "seconds_min", bench->seconds[0], "gflop", gflop, "gflops",
         seconds > 0 ? gflop / seconds : 0.0, "arena_bytes", (json_int_t)bench->program->arena_bytes,
         "weight_bytes", (json_int_t)bench->plan->block_bytes[PLAN_BLOCK_WEIGHTS], "state_bytes",
-        (json_int_t)memory.block_bytes[PLAN_BLOCK_STATE], "io_bytes",
-        (json_int_t)memory.block_bytes[PLAN_BLOCK_IO], "staging_bytes",
-        (json_int_t)memory.staging_bytes, "device_bytes", (json_int_t)memory.total_bytes,
-        "peak_rss_bytes", (json_int_t)peak_memory_bytes());
-    if (object != NULL && bench->profile)
-        add_profile_json(bench, object);
+        (json_int_t)memory->block_bytes[PLAN_BLOCK_STATE], "io_bytes",
+        (json_int_t)memory->block_bytes[PLAN_BLOCK_IO], "staging_bytes",
+        (json_int_t)memory->staging_bytes, "device_bytes", (json_int_t)memory->total_bytes);
+    json_object_update(object, figures);
+    json_decref(figures);
+    if (bench->has_peak)
+        add_peaks(object, bench);
+    else /* else it would be that of the measurement of the ceilings */
+        json_object_set_new(object, "peak_rss_bytes",
+                            json_integer((json_int_t)bench->peak_rss_bytes));
+    if (with_profile)
+        bench_add_profile(bench, object);
     return cmd_print_json(object, err);
 }
 
-static void print_profile(const struct bench *bench) {
-    const double total = (double)total_time_ns(bench);
-    printf("\n%-44s %-18s %10s %10s %7s\n", "dispatch", "kernel", "ms", "GFLOP/s", "share");
-    for (uint32_t i = 0; i < bench->program->n_records; i++) {
-        const struct plan_record *record = &bench->program->records[i];
-        const double seconds = record_seconds(bench, i);
-        printf("%-44s %-18s %10.3f %10.2f %6.1f%%\n", record->label,
-               kernel_table[record->kernel].name, seconds * 1e3,
-               rate_gflops((double)record->flops, seconds),
-               total > 0 ? 100 * (double)bench->times_ns[i] / total : 0.0);
-    }
-    struct kernel_total totals[KERNEL_COUNT];
-    sum_kernels(bench, totals);
-    printf("\n%-18s %10s %10s %10s %7s\n", "kernel", "dispatches", "ms", "GFLOP/s", "share");
-    for (int k = 0; k < KERNEL_COUNT; k++) {
-        const double seconds = (double)totals[k].time_ns * 1e-9 / bench->repeat;
-        if (totals[k].dispatches > 0)
-            printf("%-18s %10u %10.3f %10.2f %6.1f%%\n", kernel_table[k].name, totals[k].dispatches,
-                   seconds * 1e3, rate_gflops((double)totals[k].flops, seconds),
-                   total > 0 ? 100 * (double)totals[k].time_ns / total : 0.0);
-    }
-    printf("%-18s %10u %10.3f\n", "all", bench->program->n_records, total * 1e-6 / bench->repeat);
-}
-
-static void print_table(const struct bench *bench, const struct unet_device_info *device) {
+static void print_table(const struct bench *bench, const struct unet_device_info *device,
+                        bool with_profile) {
     const struct plan_model *model = &bench->plan->model;
     const double gflop = (double)cmd_count_flops(bench->program) * 1e-9;
-    const double seconds = median_seconds(bench);
-    struct unet_memory_report memory;
+    const double seconds = bench->seconds_median;
     char a[32], b[32], c[32];
-    unet_session_memory(bench->session, &memory);
-    printf("device    %s (%s), as %s with %s\n", device->name, device->driver,
-           cmd_class_name(device->limits.class_), cmd_access_name(device));
+    print_device(device);
     printf("program   %s, batch %u of %u x %u pixels, %u dispatches\n", bench->program->name,
            model->batch, model->in_h, model->in_w, bench->program->n_records);
     printf("time      %.4f s median, %.4f s least of %u runs; first %.4f s\n", seconds,
@@ -249,46 +259,68 @@ static void print_table(const struct bench *bench, const struct unet_device_info
     printf("memory    arena %s, weights %s, on the device %s",
            cmd_format_bytes(bench->program->arena_bytes, a, sizeof(a)),
            cmd_format_bytes(bench->plan->block_bytes[PLAN_BLOCK_WEIGHTS], b, sizeof(b)),
-           cmd_format_bytes(memory.total_bytes, c, sizeof(c)));
-    printf("; process at most %s\n", cmd_format_bytes(peak_memory_bytes(), a, sizeof(a)));
-    if (bench->profile)
-        print_profile(bench);
+           cmd_format_bytes(bench->memory.total_bytes, c, sizeof(c)));
+    if (!bench->has_peak)
+        printf("; process at most %s", cmd_format_bytes(bench->peak_rss_bytes, a, sizeof(a)));
+    printf("\n");
+    if (bench->has_peak) {
+        print_peak("ceilings  before:", &bench->before);
+        print_peak("          after: ", &bench->after);
+    }
+    if (with_profile)
+        bench_print_profile(bench);
 }
 
 static bool allocate(struct bench *bench, struct err *err) {
+    const size_t spans = bench->has_spans ? (size_t)bench->repeat * bench->program->n_records : 1;
     bench->seconds = calloc(bench->repeat, sizeof(double));
-    bench->times_ns = calloc(bench->program->n_records, sizeof(uint64_t));
-    bench->run_times_ns = calloc(bench->program->n_records, sizeof(uint64_t));
-    if (bench->seconds != NULL && bench->times_ns != NULL && bench->run_times_ns != NULL)
-        return true;
-    return err_set(err, ERR_INPUT, "no memory for the times of %u runs", bench->repeat);
+    bench->runs = calloc(bench->repeat, sizeof(struct bench_run));
+    bench->spans = calloc(MAX(spans, 1u), sizeof(struct unet_span));
+    bench->record_seconds = calloc(MAX(bench->program->n_records, 1u), sizeof(double));
+    return (bench->seconds != NULL && bench->runs != NULL && bench->spans != NULL &&
+            bench->record_seconds != NULL) ||
+           err_set(err, ERR_INPUT, "no memory for the times of %u runs", bench->repeat);
+}
+
+/* The session ends before the ceilings are measured again: they need memory of their own. */
+static bool measure_session(struct bench *bench, struct unet_device *device, struct err *err) {
+    const struct unet_session_options options = {
+        .programs = &bench->program->name, .n_programs = 1, .profile = bench->has_spans};
+    struct bench_session running = {.bench = bench};
+    const bool good = unet_session_open(device, bench->plan, &options, &running.session, err) &&
+                      measure(&running, err);
+    unet_session_close(running.session);
+    return good;
 }
 
 static bool run_on_device(const struct bench_values *values, struct bench *bench,
                           struct unet_device *device, struct err *err) {
-    const struct unet_session_options options = {
-        .programs = &bench->program->name, .n_programs = 1, .profile = values->profile};
+    const struct unet_device_info *info = unet_device_get_info(device);
     bool good = allocate(bench, err) &&
-                unet_session_open(device, bench->plan, &options, &bench->session, err) &&
-                measure(bench, err);
+                (!bench->has_peak || unet_device_measure_peak(device, &bench->before, err)) &&
+                measure_session(bench, device, err) &&
+                (!bench->has_peak || unet_device_measure_peak(device, &bench->after, err)) &&
+                (values->trace == NULL || bench_trace_write(bench, info, values->trace, err));
     if (good && values->json)
-        good = print_json(bench, unet_device_get_info(device), err);
+        good = print_json(bench, info, values->profile, err);
     else if (good)
-        print_table(bench, unet_device_get_info(device));
-    unet_session_close(bench->session);
+        print_table(bench, info, values->profile);
     free(bench->seconds);
-    free(bench->times_ns);
-    free(bench->run_times_ns);
+    free(bench->runs);
+    free(bench->spans);
+    free(bench->record_seconds);
     return good;
 }
 
-static bool run_bench(const void *data, struct err *err) {
-    const struct bench_values *values = data;
-    struct bench bench = {.repeat = values->repeat, .profile = values->profile};
+static bool run_program(const struct bench_values *values, struct err *err) {
+    struct bench bench = {.repeat = values->repeat,
+                          .has_spans = values->profile || values->trace != NULL,
+                          .has_peak = values->peak || values->profile};
     struct plan *plan = NULL;
     struct unet_device *device = NULL;
     bool good = plan_load(values->common.operands.items[0], &plan, err) &&
                 (bench.program = cmd_find_program(plan, values->program, err)) != NULL &&
+                (values->trace == NULL || bench_trace_check(values->trace, err)) &&
                 cmd_device_open(&values->common, &device, err);
     if (good) {
         bench.plan = plan;
@@ -299,12 +331,28 @@ static bool run_bench(const void *data, struct err *err) {
     return good;
 }
 
+static bool run_bench(const void *data, struct err *err) {
+    const struct bench_values *values = data;
+    if (values->common.operands.count > 0)
+        return run_program(values, err);
+    if (values->peak && !values->profile && values->trace == NULL)
+        return run_peak(values, err);
+    err_set(err, ERR_USAGE, "missing FILE.plan");
+    return err_hint(err, "only \"unetrun bench --peak\" measures without a plan");
+}
+
 const struct cli_command cmd_bench = {
     .name = "bench",
-    .summary = "Measures a program of a plan: seconds, GFLOP/s, memory.",
-    .details = "Input is random, weights are freshly initialised. GFLOP counts multiplications and "
-               "additions of\nthe program; GFLOP/s is GFLOP divided by the median time.",
-    .operands = "FILE.plan",
+    .summary =
+        "Measures a program of a plan: seconds, GFLOP/s, memory; or a device's own ceilings.",
+    .details =
+        "Input is random, weights are freshly initialised. GFLOP counts multiplications and "
+        "additions of\nthe program; GFLOP/s is GFLOP divided by the median time.\n\n"
+        "The ceilings are the best of several short runs of nothing but multiply-adds, and of "
+        "nothing\nbut a copy (bytes read and written). --profile measures them before and after "
+        "the program and\nshows for every dispatch the per cent of the nearer one: c, "
+        "multiply-adds; m, memory. How to\nread it: docs/performance.md.",
+    .operands = "[FILE.plan]",
     .options = bench_options,
     .n_options = ARRAY_LEN(bench_options),
     .values_bytes = sizeof(struct bench_values),

@@ -3,11 +3,6 @@
  * one for each record: its kernel and the addresses of its tensors; and, for the pool, a list of
  * the phases of all of them.
  */
-#ifdef __linux__
-#define _DEFAULT_SOURCE /* madvise */
-#include <sys/mman.h>
-#endif
-
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,9 +10,10 @@
 #include "common/vec.h"
 #include "runtime/cpu/device.h"
 #include "runtime/cpu/guard.h"
+#include "runtime/cpu/memory.h"
+#include "runtime/cpu/peak.h"
 
 #define SCRATCH_ALIGNMENT 64u
-#define HUGE_PAGE_BYTES ((size_t)2 << 20)
 
 struct cpu_step {
     const struct cpu_kernel *kernel;
@@ -33,9 +29,10 @@ struct cpu_phase {
 struct cpu_program {
     VEC(struct cpu_step) steps;
     VEC(struct cpu_phase) phases;
-    VEC(uint32_t) units; /* of each phase */
-    uint64_t *times_ns;  /* of each step; NULL: not asked for */
-    uint64_t mark_ns;    /* when the last phase that is done ended */
+    VEC(uint32_t) units;     /* of each phase */
+    struct unet_span *spans; /* of each step; NULL: not asked for */
+    uint64_t start_ns;       /* when the run began */
+    uint64_t mark_ns;        /* since then, when the last phase that is done ended */
     bool has_run;
 };
 
@@ -77,18 +74,12 @@ static bool cpu_download(struct exec *exec, enum plan_block block, uint64_t offs
 
 static bool allocate_block(struct cpu_exec *cpu, enum plan_block block, uint64_t size_bytes,
                            struct err *err) {
-    /* kernels walk through far more pages than a translation buffer of 4 KiB pages covers */
-    const bool huge = size_bytes >= 2 * HUGE_PAGE_BYTES;
-    void *memory = NULL;
-    if (posix_memalign(&memory, huge ? HUGE_PAGE_BYTES : PLAN_ALIGNMENT, size_bytes) != 0) {
+    void *memory = cpu_memory_allocate(size_bytes);
+    if (memory == NULL) {
         err_set(err, ERR_DEVICE, "out of memory for the %s block of %llu bytes",
                 exec_block_names[block], (unsigned long long)size_bytes);
         return err_hint(err, "compile the model with a smaller batch, tile or width");
     }
-#if defined(__linux__) && defined(MADV_HUGEPAGE)
-    if (huge)
-        madvise(memory, size_bytes, MADV_HUGEPAGE); /* as good as it gets */
-#endif
     cpu->blocks[block] = memory;
     cpu->block_bytes[block] = size_bytes;
     return true;
@@ -143,9 +134,9 @@ static bool cpu_begin(struct exec *exec, uint32_t program, struct err *err) {
     cpu->current = &cpu->programs[program];
     if (!cpu->profile)
         return true;
-    cpu->current->times_ns =
-        calloc(MAX(exec->plan->programs[program].n_records, 1u), sizeof(uint64_t));
-    return cpu->current->times_ns != NULL || err_set(err, ERR_DEVICE, "out of memory for times");
+    cpu->current->spans =
+        calloc(MAX(exec->plan->programs[program].n_records, 1u), sizeof(struct unet_span));
+    return cpu->current->spans != NULL || err_set(err, ERR_DEVICE, "out of memory for times");
 }
 
 /* Pieces are whole records: there is no batch that one could exceed. */
@@ -212,10 +203,10 @@ static void run_unit(void *context, uint32_t thread, uint32_t phase, uint32_t un
 }
 
 static void add_time(struct cpu_program *program, const struct cpu_phase *at) {
-    const uint64_t time_ns = clock_now_ns();
-    program->times_ns[at->step] =
-        (at->phase > 0 ? program->times_ns[at->step] : 0) + time_ns - program->mark_ns;
-    program->mark_ns = time_ns;
+    struct unet_span *span = &program->spans[at->step];
+    if (at->phase == 0)
+        span->begin_ns = program->mark_ns;
+    span->end_ns = program->mark_ns = clock_now_ns() - program->start_ns;
 }
 
 static void open_blocks(const struct cpu_exec *cpu) {
@@ -252,7 +243,8 @@ static bool cpu_run(struct exec *exec, uint32_t program, struct err *err) {
                                        .finished = cpu->profile || CPU_GUARD ? finish_phase : NULL,
                                        .context = cpu};
     cpu->current = prepared;
-    prepared->mark_ns = clock_now_ns();
+    prepared->mark_ns = 0;
+    prepared->start_ns = clock_now_ns();
     guard_phase(cpu, 0);
     cpu_pool_run(cpu->device->pool, &work);
     open_blocks(cpu);
@@ -260,11 +252,12 @@ static bool cpu_run(struct exec *exec, uint32_t program, struct err *err) {
     return true;
 }
 
-static bool cpu_profile(struct exec *exec, uint32_t program, uint64_t *times_ns, struct err *err) {
+static bool cpu_profile(struct exec *exec, uint32_t program, struct unet_span *spans,
+                        struct err *err) {
     const struct cpu_program *prepared = &cpu_exec_of(exec)->programs[program];
     if (!prepared->has_run)
         return err_set(err, ERR_USAGE, "the program has not run yet, so there are no times");
-    memcpy(times_ns, prepared->times_ns, prepared->steps.count * sizeof(times_ns[0]));
+    memcpy(spans, prepared->spans, prepared->steps.count * sizeof(spans[0]));
     return true;
 }
 
@@ -276,7 +269,7 @@ static void cpu_close(struct exec *exec) {
         vec_free(&cpu->programs[i].steps);
         vec_free(&cpu->programs[i].phases);
         vec_free(&cpu->programs[i].units);
-        free(cpu->programs[i].times_ns);
+        free(cpu->programs[i].spans);
     }
     free(cpu->programs);
     for (int i = 0; i < PLAN_BLOCK_COUNT; i++)
@@ -325,4 +318,5 @@ const struct exec_backend cpu_backend = {.name = "cpu",
                                          .open_device = cpu_device_open,
                                          .close_device = cpu_device_close,
                                          .limits = cpu_device_limits,
-                                         .open = cpu_open};
+                                         .open = cpu_open,
+                                         .open_peak = cpu_peak_open};

@@ -15,6 +15,8 @@
 
 #if CPU_LANES == 8 || CPU_LANES == 16
 #include <immintrin.h>
+#elif defined(__SSE2__)
+#include <xmmintrin.h>
 #endif
 
 #define CPU_JOIN_(a, b) a##_##b
@@ -39,6 +41,26 @@ CPU_INLINE simd_vec simd_load(const float *p) {
 
 CPU_INLINE void simd_store(float *p, simd_vec v) {
     *(simd_vec_loose *)p = v;
+}
+
+/* A store past the caches, where the machine can; p is aligned to CPU_ALIGN. simd_stream_end makes
+   such stores of a thread visible to whoever synchronises with it. */
+CPU_INLINE void simd_stream(float *p, simd_vec v) {
+#if CPU_LANES == 16
+    _mm512_stream_ps(p, (__m512)v);
+#elif CPU_LANES == 8
+    _mm256_stream_ps(p, (__m256)v);
+#elif defined(__SSE2__)
+    _mm_stream_ps(p, (__m128)v);
+#else
+    simd_store(p, v);
+#endif
+}
+
+CPU_INLINE void simd_stream_end(void) {
+#if defined(__SSE2__)
+    _mm_sfence();
+#endif
 }
 
 CPU_INLINE simd_vec simd_set(float a) {

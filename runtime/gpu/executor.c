@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "runtime/gpu/command.h"
+#include "runtime/gpu/peak.h"
 
 struct gpu_exec {
     struct exec base; /* first: the runtime's view */
@@ -60,9 +61,10 @@ static bool gpu_run(struct exec *exec, uint32_t program, struct err *err) {
     return gpu_commands_run(&gpu_exec_of(exec)->commands, program, err);
 }
 
-static bool gpu_profile(struct exec *exec, uint32_t program, uint64_t *times_ns, struct err *err) {
+static bool gpu_profile(struct exec *exec, uint32_t program, struct unet_span *spans,
+                        struct err *err) {
     struct gpu_exec *gpu = gpu_exec_of(exec);
-    return gpu_profile_read(&gpu->commands.programs[program].profile, gpu->device, times_ns, err);
+    return gpu_profile_read(&gpu->commands.programs[program].profile, gpu->device, spans, err);
 }
 
 static void gpu_report(const struct exec *exec, struct unet_memory_report *report) {
@@ -117,4 +119,5 @@ const struct exec_backend gpu_backend = {.name = "vulkan",
                                          .close_device = gpu_device_close,
                                          .validation_count = gpu_device_validation_count,
                                          .limits = gpu_device_limits,
-                                         .open = gpu_open};
+                                         .open = gpu_open,
+                                         .open_peak = gpu_peak_open};

@@ -47,8 +47,16 @@ void gpu_profile_record_stop(const struct gpu_profile *profile, VkCommandBuffer 
     stamp(profile, commands, 2 * record + 1);
 }
 
+/* The counter may have passed its end in between. */
+static uint64_t since_start_ns(const struct gpu_profile *profile, const struct gpu_device *device,
+                               uint32_t query) {
+    const uint64_t mask = UINT64_MAX >> (64 - device->facts.timestamp_bits);
+    const uint64_t ticks = (profile->stamps[query] - profile->stamps[0]) & mask;
+    return (uint64_t)((double)ticks * (double)device->base.info.timestamp_period_ns);
+}
+
 bool gpu_profile_read(const struct gpu_profile *profile, const struct gpu_device *device,
-                      uint64_t *times_ns, struct err *err) {
+                      struct unet_span *spans, struct err *err) {
     if (profile->pool == VK_NULL_HANDLE)
         return err_set(err, ERR_DEVICE, "device %s has no time stamps", device->base.info.name);
     if (!profile->has_run)
@@ -59,10 +67,9 @@ bool gpu_profile_read(const struct gpu_profile *profile, const struct gpu_device
                                                   sizeof(uint64_t), VK_QUERY_RESULT_64_BIT);
     if (!gpu_check(result, err, "time stamps"))
         return false;
-    const uint64_t mask = UINT64_MAX >> (64 - device->facts.timestamp_bits);
     for (uint32_t i = 0; i < profile->n_records; i++) {
-        const uint64_t ticks = (profile->stamps[2 * i + 1] - profile->stamps[2 * i]) & mask;
-        times_ns[i] = (uint64_t)((double)ticks * (double)device->base.info.timestamp_period_ns);
+        spans[i].begin_ns = since_start_ns(profile, device, 2 * i);
+        spans[i].end_ns = since_start_ns(profile, device, 2 * i + 1);
     }
     return true;
 }

@@ -24,8 +24,8 @@ void gpu_profile_record_start(const struct gpu_profile *profile, VkCommandBuffer
 void gpu_profile_record_stop(const struct gpu_profile *profile, VkCommandBuffer commands,
                              uint32_t record);
 
-/* Time of each record of the last run. */
+/* Time of each record of the last run, from the start of the first. */
 bool gpu_profile_read(const struct gpu_profile *profile, const struct gpu_device *device,
-                      uint64_t *times_ns, struct err *err);
+                      struct unet_span *spans, struct err *err);
 
 #endif

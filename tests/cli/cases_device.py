@@ -2,6 +2,7 @@
 import csv
 import io
 import json
+import math
 import os
 import shutil
 import signal
@@ -180,6 +181,10 @@ GOLDEN = [
     ("eval-frames-unknown",
      "unetrun eval tiny.plan --weights run/last.safetensors --data data --frames 17"),
     ("bench-program-unknown", "unetrun bench tiny.plan --program forward"),
+    ("bench-trace-unwritable", "unetrun bench tiny.plan --trace tiny.plan/trace.json"),
+    ("bench-trace-directory", "unetrun bench tiny.plan --trace data"),
+    ("bench-trace-threads",
+     "unetrun bench tiny.plan --trace trace.json --device cpu --threads 1000"),
 ]
 
 
@@ -556,19 +561,141 @@ def check_cpu_device(lab):
     assert lab.read("threads-1/last.safetensors") == lab.read("threads-4/last.safetensors")
 
 
-def check_profile(lab):
+def chosen_device(lab):
     devices = json.loads(lab.good("unetrun devices --json"))
-    device = devices["devices"][devices["chosen"]]
-    if device["timestamp_period_ns"] == 0:
-        code, _, err = lab.run("unetrun bench tiny.plan --profile")
-        assert code == 3 and "time stamps" in err, err
+    return devices["devices"][devices["chosen"]]
+
+
+def check_peak_figures(result):
+    for figure in ("multiply_add_gflops", "copy_gbytes_per_s"):
+        assert math.isfinite(result[figure]), result
+        assert 0 < result[figure + "_median"] <= result[figure], result
+
+
+def check_peak(lab):
+    """The device's ceilings, without a plan, with one, and with a number of threads."""
+    result = json.loads(lab.good("unetrun bench --peak --json"))
+    check_peak_figures(result)
+    device = chosen_device(lab)
+    assert (result["device"], result["driver"]) == (device["name"], device["driver"]), result
+    check_peak_figures(json.loads(lab.good("unetrun bench --peak --json --device cpu --threads 1")))
+    out = lab.good("unetrun bench --peak")
+    assert "multiply-add" in out and "GFLOP/s" in out and "GB/s" in out, out
+    result = json.loads(lab.good("unetrun bench tiny.plan --peak --repeat 1 --json"))
+    before, after = result["ceilings_before"], result["ceilings_after"]
+    for part in (result, before, after):
+        check_peak_figures(part)
+    for figure in ("multiply_add_gflops", "copy_gbytes_per_s"):
+        assert result[figure] == max(before[figure], after[figure]), result
+    assert result["program"] == "infer" and "records" not in result, result
+
+
+def check_ceiling_holds(lab):
+    """No kernel multiplies and adds faster than the loop that does nothing else. Kernels by their
+    median time, the loop by its best, and it is enough to see that once: a neighbour on the machine may
+    slow either down. A loop that wastes or miscounts half of its work does not pass on the CPU, where
+    the best kernels reach more than half of the ceiling."""
+    if chosen_device(lab)["timestamp_period_ns"] == 0:
         return
-    result = json.loads(lab.good("unetrun bench tiny.plan --profile --repeat 2 --json"))
+    lab.good("unetc tiny.yaml -o heavy.plan -q --set width=64 --set tile=72")
+    seen = []
+    for _ in range(4):
+        result = json.loads(lab.good("unetrun bench heavy.plan --profile --repeat 8 --json"))
+        best = max(r["gflops"] for r in result["records"]
+                   if r["kernel"].startswith(("conv_", "upconv_")) and r["gflop"] > 0.05)
+        seen.append((best, result["multiply_add_gflops"]))
+        if 0 < best <= result["multiply_add_gflops"]:
+            return
+    raise AssertionError("best kernel, ceiling: %s" % seen)
+
+
+def has_time_stamps(lab):
+    if chosen_device(lab)["timestamp_period_ns"] > 0:
+        return True
+    for option in ("--profile", "--trace none.json"):
+        code, _, err = lab.run("unetrun bench tiny.plan " + option)
+        assert code == 3 and "time stamps" in err, err
+    assert not os.path.exists(lab.file("none.json"))
+    return False
+
+
+def check_profile_record(record, result):
+    """The figures follow from one another and from the ceilings."""
+    compute = record["gflop"] / result["multiply_add_gflops"]
+    copy = record["bytes"] * 1e-9 / result["copy_gbytes_per_s"]
+    seconds = record["seconds"]
+    assert seconds >= 0 and record["bytes"] > 0, record
+    if seconds > 0:
+        assert math.isclose(record["gflops"] * seconds, record["gflop"], abs_tol=1e-9), record
+        assert math.isclose(record["gbytes_per_s"] * seconds, record["bytes"] * 1e-9,
+                            rel_tol=1e-6), record
+        assert math.isclose(record["ceiling_percent"] * seconds, 100 * max(compute, copy),
+                            rel_tol=1e-6), record
+    assert record["ceiling"] == ("multiply_add" if compute > copy else "copy"), record
+
+
+def check_profile(lab):
+    if not has_time_stamps(lab):
+        return
     info = json.loads(lab.good("unetrun info tiny.plan --json"))
-    records = {p["name"]: p["records"] for p in info["programs"]}["infer"]
+    result = json.loads(lab.good("unetrun bench tiny.plan --program train_step --profile --repeat 2 "
+                                 "--json"))
+    records = {p["name"]: p["records"] for p in info["programs"]}["train_step"]
     assert len(result["records"]) == records
-    assert sum(k["dispatches"] for k in result["kernels"]) == records
-    assert "enc forward" in lab.good("unetrun bench tiny.plan --profile --repeat 1")
+    for record in result["records"]:
+        check_profile_record(record, result)
+    for table in ("kernels", "operations", "directions"):
+        assert sum(row["dispatches"] for row in result[table]) == records, table
+        for figure in ("seconds", "gflop", "bytes"):
+            assert math.isclose(sum(row[figure] for row in result[table]), result["all"][figure],
+                                rel_tol=1e-6), (table, figure)
+    parts = {(r["label"], r["operation"], r["direction"]) for r in result["records"]}
+    for part in (("enc forward", "convolution", "forward"),
+                 ("up data gradient", "up-convolution", "data gradient"),
+                 ("up weights transposed", "up-convolution", "data gradient"),
+                 ("enc weight gradient", "convolution", "weight gradient"),
+                 ("up bias gradient", "up-convolution", "weight gradient"),
+                 ("enc bias gradient", "convolution", "weight gradient"),
+                 ("up.weight update", "optimiser", "update")):
+        assert part in parts, "%s is not in %s" % (part, sorted(parts))
+    out = lab.good("unetrun bench tiny.plan --profile --repeat 1")
+    for text in ("enc forward", "before:", "after:", "convolution, forward", "of ceiling"):
+        assert text in out, out
+
+
+def check_trace(lab):
+    """Trace events: every dispatch of every timed run, in order and without overlap on each row;
+    its figures are those of the profile."""
+    if chosen_device(lab)["timestamp_period_ns"] == 0:
+        return
+    lab.write("trace.json", b"old")
+    result = json.loads(lab.good("unetrun bench tiny.plan --program train_step --repeat 3 --profile "
+                                 "--json --trace trace.json"))
+    events = json.loads(lab.read("trace.json"))
+    names = {(e["name"], e["tid"]): e["args"]["name"] for e in events if e["ph"] == "M"}
+    spans = [e for e in events if e["ph"] == "X"]
+    assert len(names) + len(spans) == len(events) and len(names) == 3, names
+    rows = {tid: [e for e in spans if e["tid"] == tid] for (name, tid) in names}
+    assert {len(rows[1]), len(rows[2])} == {3, 3 * len(result["records"])}, len(spans)
+    assert result["device"] in names["thread_name", 2] and "train_step" in names["process_name", 1]
+    for row in rows.values():
+        for one, other in zip(row, row[1:]):
+            assert one["dur"] >= 0 and one["ts"] + one["dur"] <= other["ts"] + 1e-4, (one, other)
+    count = len(result["records"])
+    for number, event in enumerate(rows[2]):
+        record, args = result["records"][number % count], event["args"]
+        assert event["name"] == record["label"] and args["kernel"] == record["kernel"], event
+        assert args["bytes"] == record["bytes"] and "ceiling_percent" in args, event
+        assert event["cat"] == "%s,%s" % (record["operation"], record["direction"]), event
+        assert math.isclose(args["gflops"] * event["dur"] * 1e-6, args["gflop"], rel_tol=1e-6,
+                            abs_tol=1e-12), event
+    for number, record in enumerate(result["records"]):
+        median = sorted(e["dur"] for e in rows[2][number::count])[1]
+        assert math.isclose(median * 1e-6, record["seconds"], rel_tol=1e-6, abs_tol=1e-9), record
+    assert rows[2][0]["args"]["shape"].startswith("x 1x1x24x24, w 2x1x3x3, "), rows[2][0]
+    wall = sum(e["dur"] for e in rows[1])
+    assert sum(e["dur"] for e in rows[2]) <= wall * 1.01, "dispatches take longer than their runs"
+    assert not [name for name in lab.tree() if "trace.json" in name and name != "trace.json"]
 
 
 def example(lab, name, *arguments):
@@ -606,5 +733,6 @@ CHECKS = [check_metrics, check_training_repeats, check_resume, check_accumulated
           check_interrupt, check_terminate, check_kill, check_patience, check_collapse_said_once,
           check_divergence_keeps_checkpoint, check_infer_outputs, check_tiles_equal_whole,
           check_tta, check_probability_picture, check_instances, check_overlays, check_eval,
-          check_eval_metrics, check_bench, check_cpu_device, check_profile,
+          check_eval_metrics, check_bench, check_cpu_device,
+          check_peak, check_ceiling_holds, check_profile, check_trace,
           check_example_inspect_plan, check_example_segment, check_example_train_arrays]

@@ -17,12 +17,9 @@
 #include <sys/mman.h>
 #include <time.h>
 
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
-
 #include "common/base.h"
 #include "runtime/cpu/kernel.h"
+#include "runtime/cpu/peak.h"
 
 #define MAX_THREADS 256
 #define MAX_REPEAT 101
@@ -39,47 +36,15 @@ static double clock_s(clockid_t clock) {
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* Multiply-adds in chains that hide their latency; the floating-point operations done. */
-#define CHAINS 10
+/* Steps of the multiply-add loop (runtime/cpu/peak.h) in one run. */
 #define CEILING_STEPS 400000
-#define CEILING(name, target, vector, set, fma)                                                    \
-    target static double name(void) {                                                              \
-        vector sums[CHAINS], a = set(1.0000001f), b = set(1e-9f);                                  \
-        for (int i = 0; i < CHAINS; i++)                                                           \
-            sums[i] = set(1 + 0.001f * (float)i);                                                  \
-        for (int step = 0; step < CEILING_STEPS; step++)                                           \
-            for (int i = 0; i < CHAINS; i++)                                                       \
-                sums[i] = fma(sums[i], a, b);                                                      \
-        volatile vector out = sums[0];                                                             \
-        for (int i = 1; i < CHAINS; i++)                                                           \
-            out = out + sums[i];                                                                   \
-        return (double)CEILING_STEPS * CHAINS * 2 * (sizeof(vector) / sizeof(float));              \
-    }
-
-typedef float vector4 __attribute__((vector_size(16)));
-#define SET4(a) ((vector4){a, a, a, a})
-#define FMA4(a, b, c) ((a) * (b) + (c))
-CEILING(ceiling_plain, , vector4, SET4, FMA4)
-#if defined(__x86_64__)
-CEILING(ceiling_avx2, __attribute__((target("avx2,fma"))), __m256, _mm256_set1_ps, _mm256_fmadd_ps)
-CEILING(ceiling_avx512, __attribute__((target("avx512f"))), __m512, _mm512_set1_ps, _mm512_fmadd_ps)
-#endif
-
-static double run_ceiling(void) {
-#if defined(__x86_64__)
-    if (options.isa == CPU_ISA_AVX512)
-        return ceiling_avx512();
-    if (options.isa == CPU_ISA_AVX2)
-        return ceiling_avx2();
-#endif
-    return ceiling_plain();
-}
 
 /* What all threads do together: one kernel, or the ceiling when there is none. */
 static struct {
     const struct cpu_kernel *kernel;
     struct cpu_call call;
     void *scratch[MAX_THREADS];
+    float sums[MAX_THREADS];
     double flops[MAX_THREADS];
     atomic_uint next[2];
     pthread_barrier_t start, phase;
@@ -88,7 +53,9 @@ static struct {
 
 static void take_part(uint32_t thread) {
     if (work.kernel == NULL) {
-        work.flops[thread] = run_ceiling();
+        const struct cpu_peak_loops *loops = cpu_peak_find(options.isa);
+        work.sums[thread] = loops->multiply_add(CEILING_STEPS, 0.999f, 0.001f);
+        work.flops[thread] = (double)CEILING_STEPS * loops->flops;
         return;
     }
     struct cpu_call call = work.call;

@@ -375,24 +375,26 @@ static void test_profile(void **state) {
     (void)state;
     const struct unet_session_options options = {.profile = true};
     struct unet_session *session;
-    uint64_t times_ns[2] = {0, 0};
+    struct unet_span spans[2] = {{0, 0}, {0, 0}};
     struct hand hand = make_hand();
     struct unet_device *device = open_device();
     const bool has_clock = unet_device_get_info(device)->timestamp_period_ns > 0.0f;
     must(unet_session_open(device, hand.plan, NULL, &session, &err));
-    must_fail(unet_session_profile(session, "sum", times_ns, &err), ERR_USAGE, "profiling");
+    must_fail(unet_session_profile(session, "sum", spans, &err), ERR_USAGE, "profiling");
     unet_session_close(session);
     must(unet_session_open(device, hand.plan, &options, &session, &err));
     if (has_clock) {
-        must_fail(unet_session_profile(session, "sum", times_ns, &err), ERR_USAGE, "not run");
+        must_fail(unet_session_profile(session, "sum", spans, &err), ERR_USAGE, "not run");
         run_sum(session, 1);
         run_sum(session, 2);
-        must(unet_session_profile(session, "sum", times_ns, &err));
+        must(unet_session_profile(session, "sum", spans, &err));
         /* two additions of a thousand numbers: more than nothing, less than a minute */
-        assert_true(times_ns[0] + times_ns[1] > 0);
-        assert_true(times_ns[0] < 60000000000u && times_ns[1] < 60000000000u);
+        assert_true(spans[0].begin_ns == 0 && spans[1].end_ns > 0);
+        assert_true(spans[1].end_ns < 60000000000u);
+        assert_true(spans[0].begin_ns <= spans[0].end_ns && spans[0].end_ns <= spans[1].begin_ns &&
+                    spans[1].begin_ns <= spans[1].end_ns);
     } else {
-        must_fail(unet_session_profile(session, "sum", times_ns, &err), ERR_DEVICE, "time stamps");
+        must_fail(unet_session_profile(session, "sum", spans, &err), ERR_DEVICE, "time stamps");
     }
     unet_session_close(session);
     close_device(device);
