@@ -14,9 +14,7 @@
 
 #include "common/rng.h"
 #include "compiler/compiler.h"
-#include "compiler/emit.h"
-#include "compiler/passes.h"
-#include "tests/passes/random_graph.h"
+#include "tests/passes/random_plan.h"
 
 #define RATE 0.02f
 
@@ -84,48 +82,11 @@ static struct plan *compile(const char *text, const char *disable) {
     return plan;
 }
 
-static void build(struct graph *graph, struct arena *arena, uint64_t seed) {
-    struct err err = {0};
-    struct autodiff_result gradients;
-    struct model model = {.momentum = 0.5f};
-    random_graph_build(graph, arena, seed);
-    graph->name = "train_step";
-    exec_must(autodiff_run(graph, &gradients, &err), &err, "gradients");
-    update_run(graph, &model, &gradients);
-    vec_free(&gradients.params);
-    vec_free(&gradients.gradients);
-    mask_run(graph);
-    pool_index_run(graph);
-    fuse_run(graph);
-    order_run(graph);
-    skip_run(graph);
-    inplace_run(graph);
-}
-
-static struct plan *make_random(uint64_t seed) {
-    struct arena arena = {0};
-    struct graph graph;
-    VEC(const struct param *) params = {0};
-    struct err err = {0};
-    build(&graph, &arena, seed);
-    for (size_t i = 0; i < graph.values.count; i++) {
-        if (graph.values.items[i]->kind == VALUE_PARAM)
-            vec_push(&params, graph.values.items[i]->param);
-    }
-    const struct graph *graphs = &graph;
-    struct plan *plan = emit_plan(&graphs, 1, params.items, params.count, PLAN_OPTIMISER_SGD);
-    plan->model.name = plan->model.source = plan->model.overrides = "random";
-    exec_must(plan_verify(plan, NULL, &err), &err, "random graph");
-    vec_free(&params);
-    graph_free(&graph);
-    arena_free(&arena);
-    return plan;
-}
-
 static const char *const texts[] = {VALID, PADDED};
 
 struct plan *exec_plans_make(uint32_t number) {
-    return number < ARRAY_LEN(texts) ? compile(texts[number], NULL) : make_random(100 + number);
+    return number < ARRAY_LEN(texts) ? compile(texts[number], NULL)
+                                     : random_plan_make(100 + number);
 }
 
 struct plan *exec_plans_make_without(uint32_t number, const char *passes) {

@@ -36,7 +36,7 @@ struct sim {
     const char *wrong;
 };
 
-static uint32_t root_of(const struct plan *plan, uint32_t tensor) {
+uint32_t simulate_root(const struct plan *plan, uint32_t tensor) {
     while (plan->tensors[tensor].base != tensor)
         tensor = plan->tensors[tensor].base;
     return tensor;
@@ -65,6 +65,10 @@ static enum kernel_access access_of(const struct plan_record *record, uint32_t b
     return pastes ? KERNEL_UPDATE : access;
 }
 
+unsigned simulate_access(const struct plan_record *record, uint32_t binding) {
+    return is_touched(record, binding) ? (unsigned)access_of(record, binding) : 0;
+}
+
 /* Calls visit for every word of a tensor that belongs to an element. */
 static void each_word(struct sim *sim, uint32_t tensor,
                       void (*visit)(struct sim *, struct sim_word *, uint32_t root)) {
@@ -73,7 +77,7 @@ static void each_word(struct sim *sim, uint32_t tensor,
     const bool planes = t->layout == PLAN_LAYOUT_PLANES;
     const uint64_t images = planes ? (uint64_t)t->shape.n : 1;
     const uint64_t count = planes ? image : t->size_bytes / 4;
-    const uint32_t root = root_of(sim->plan, tensor);
+    const uint32_t root = simulate_root(sim->plan, tensor);
     for (uint64_t n = 0; n < images; n++) {
         for (uint64_t i = 0; i < count; i++)
             visit(sim, &sim->words[t->block][t->offset_bytes / 4 + n * t->stride_n + i], root);
@@ -248,7 +252,7 @@ static void simulate_record(struct sim *sim, const struct plan_record *record) {
 
 static bool uses_root(const struct plan *plan, const struct plan_record *record, uint32_t root) {
     for (uint32_t b = 0; b < kernel_table[record->kernel].n_bindings; b++) {
-        if (is_touched(record, b) && root_of(plan, record->tensors[b]) == root)
+        if (is_touched(record, b) && simulate_root(plan, record->tensors[b]) == root)
             return true;
     }
     return false;

@@ -78,4 +78,9 @@ void mutation_undo(struct mutation *mutation);
  * plan's indices and ranges must be valid. */
 const char *simulate_plan(const struct plan *plan);
 
+/* What a record does to the tensor of a binding, as the simulation sees it; 0: it is bound, but not
+ * looked at. */
+unsigned simulate_access(const struct plan_record *record, uint32_t binding);
+uint32_t simulate_root(const struct plan *plan, uint32_t tensor);
+
 #endif

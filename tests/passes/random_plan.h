@@ -1,0 +1,14 @@
+/*
+ * random_plan.h: the training step of a random graph (random_graph.h) as a plan: gradients, updates
+ * with momentum, all passes, places and barriers.
+ */
+#ifndef UNET_TESTS_RANDOM_PLAN_H
+#define UNET_TESTS_RANDOM_PLAN_H
+
+#include "common/plan.h"
+
+/* Verified; freed with plan_free. The same seed gives the same plan; what is wrong fails the
+   test. */
+struct plan *random_plan_make(uint64_t seed);
+
+#endif
