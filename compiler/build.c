@@ -18,6 +18,10 @@ struct building {
 
 /* Parameters */
 
+static bool trains(const struct building *b) {
+    return b->program == MODEL_TRAIN || b->program == MODEL_ACCUMULATE;
+}
+
 static bool has_params(const struct layer *layer) {
     return layer->kind == LAYER_CONV || layer->kind == LAYER_UPCONV;
 }
@@ -143,6 +147,7 @@ static struct value *build_conv(struct building *b, const struct layer *layer, s
     struct attr attr = {.kh = layer->kernel_h, .kw = layer->kernel_w};
     attr.dilation = layer->dilation;
     attr.stride = upconv ? layer->kernel_h : 1;
+    attr.recompute = layer->recompute && trains(b);
     if (layer->same) {
         attr.pad_h = layer->dilation * (layer->kernel_h - 1) / 2;
         attr.pad_w = layer->dilation * (layer->kernel_w - 1) / 2;
@@ -194,7 +199,7 @@ static struct value *build_pool(struct building *b, const struct layer *layer, s
 
 static struct value *build_dropout(struct building *b, const struct layer *layer, int index,
                                    struct value *x) {
-    if ((b->program != MODEL_TRAIN && b->program != MODEL_ACCUMULATE) || layer->rate == 0)
+    if (!trains(b) || layer->rate == 0)
         return x;
     const struct attr attr = {.rate = layer->rate, .layer = index};
     return append_one(b, layer, OP_DROPOUT, &x, 1, &attr);

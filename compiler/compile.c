@@ -1,8 +1,8 @@
 /*
  * compile.c: the stages of a compilation, in order. Everything else is called from here.
  *
- *   model text -> model -> for each program: build, [autodiff, update], mask, index, fuse, order,
- *   skip, inplace -> lower -> memory -> barriers -> tiles -> plan -> verify
+ *   model text -> model -> for each program: build, [autodiff, update], mask, index, fuse,
+ *   recompute, order, skip, inplace -> lower -> memory -> barriers -> tiles -> plan -> verify
  */
 #include "compiler/compiler.h"
 
@@ -14,10 +14,12 @@
 #include "compiler/explain.h"
 #include "compiler/fit.h"
 #include "compiler/passes.h"
+#include "compiler/recompute.h"
 #include "compiler/report_picture.h"
 
-static const char *const pass_names[] = {"build", "autodiff", "update",  "mask", "index", "fuse",
-                                         "order", "skip",     "inplace", "plan", NULL};
+static const char *const pass_names[] = {"build", "autodiff", "update",    "mask",
+                                         "index", "fuse",     "recompute", "order",
+                                         "skip",  "inplace",  "plan",      NULL};
 
 const char *const *unet_compile_passes(void) {
     return pass_names;
@@ -27,8 +29,11 @@ const char *const *unet_compile_passes(void) {
 static const struct {
     const char *name;
     void (*run)(struct graph *graph);
-} rewrites[] = {{"mask", mask_run},   {"index", pool_index_run}, {"fuse", fuse_run},
-                {"order", order_run}, {"skip", skip_run},        {"inplace", inplace_run}};
+    bool (*check)(const struct graph *graph, struct err *err); /* before run; NULL: none */
+} rewrites[] = {{"mask", mask_run, NULL},      {"index", pool_index_run, NULL},
+                {"fuse", fuse_run, NULL},      {"recompute", recompute_run, recompute_check},
+                {"order", order_run, NULL},    {"skip", skip_run, NULL},
+                {"inplace", inplace_run, NULL}};
 
 #define N_PROGRAMS 4
 
@@ -103,6 +108,9 @@ static bool run_passes(const struct compilation *c, enum model_program kind, str
     }
     for (size_t i = 0; i < ARRAY_LEN(rewrites); i++) {
         if (!is_listed(c->options->disable, rewrites[i].name)) {
+            if (rewrites[i].check && !rewrites[i].check(graph, err)) {
+                return err_prefix(err, "%s", c->model->file);
+            }
             rewrites[i].run(graph);
         }
         if (!finish_pass(c, graph, rewrites[i].name, err)) {
@@ -276,17 +284,49 @@ bool unet_compile_text(const char *file_name, const char *text,
     return ok;
 }
 
-bool unet_compile_file(const char *path, const struct unet_compile_options *options,
-                       struct plan **plan_out, struct err *err) {
-    uint8_t *text;
+/* A model's text, which has no zero bytes. */
+static bool read_text(const char *path, char **text, struct err *err) {
+    uint8_t *bytes;
     size_t size_bytes;
-    *plan_out = NULL;
-    if (!file_read(path, &text, &size_bytes, err)) {
+    *text = NULL;
+    if (!file_read(path, &bytes, &size_bytes, err)) {
         return false;
     }
-    bool ok = memchr(text, 0, size_bytes)
-                  ? err_set(err, ERR_INPUT, "%s: not a model: it holds a zero byte", path)
-                  : unet_compile_text(path, (char *)text, options, plan_out, err);
+    if (memchr(bytes, 0, size_bytes)) {
+        free(bytes);
+        return err_set(err, ERR_INPUT, "%s: not a model: it holds a zero byte", path);
+    }
+    *text = (char *)bytes;
+    return true;
+}
+
+bool unet_compile_file(const char *path, const struct unet_compile_options *options,
+                       struct plan **plan_out, struct err *err) {
+    char *text;
+    *plan_out = NULL;
+    bool ok = read_text(path, &text, err) && unet_compile_text(path, text, options, plan_out, err);
+    free(text);
+    return ok;
+}
+
+bool compile_recompute_sets(const char *path, const struct unet_compile_options *options,
+                            struct recompute_sets *sets, struct err *err) {
+    struct compilation c = {.options = options};
+    char *text;
+    *sets = (struct recompute_sets){0};
+    bool ok = read_text(path, &text, err) && compile_read_model(path, text, options, &c.model, err);
+    if (ok) {
+        for (size_t i = 0; i < c.model->layers.count; i++) {
+            c.model->layers.items[i].recompute = false;
+        }
+        graph_init(&c.graphs[MODEL_TRAIN], &c.model->arena, program_names[MODEL_TRAIN]);
+        c.n_graphs = MODEL_TRAIN + 1;
+        ok = run_passes(&c, MODEL_TRAIN, &c.graphs[MODEL_TRAIN], err);
+    }
+    if (ok) {
+        recompute_list_sets(&c.graphs[MODEL_TRAIN], sets);
+    }
+    finish(&c);
     free(text);
     return ok;
 }

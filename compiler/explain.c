@@ -66,6 +66,18 @@ static struct totals print_layers(const struct graph *train, FILE *stream) {
     return totals;
 }
 
+static void print_recomputed(const struct graph *train, FILE *stream) {
+    bool any = false;
+    for (size_t i = 0; i < train->nodes.count; i++) {
+        const struct node *node = train->nodes.items[i];
+        if (node->attr.recompute) {
+            fprintf(stream, "%s%s", any ? ", " : "  recompute    ", node->name);
+            any = true;
+        }
+    }
+    fprintf(stream, "%s", any ? "\n" : "");
+}
+
 static void print_training(const struct plan_model *model, FILE *stream) {
     char text[512];
     fprintf(stream, "\ntraining\n");
@@ -92,6 +104,7 @@ void explain_plan(const struct plan *plan, const struct graph *train, FILE *stre
             totals.convolutions, totals.parameters, model->in_h, model->in_w, model->out_h,
             model->out_w, model->batch, (double)totals.flops / 1e9);
     print_training(model, stream);
+    print_recomputed(train, stream);
     report_programs(plan, stream);
     report_device_memory(plan, stream);
 }

@@ -75,6 +75,7 @@ struct attr {
     int plain_first, plain_count; /* channels that the mask of a data gradient leaves alone */
     float rate;                   /* dropout */
     int layer;
+    bool recompute; /* conv, upconv: the backward pass makes the result again (recompute.c) */
     float momentum, decay, beta1, beta2, epsilon;
 };
 

@@ -55,7 +55,14 @@ struct layer {
     float slope;     /* leaky_relu */
     float rate;      /* dropout */
     bool weight_map; /* cross_entropy: weights of labels: and weights: count (else all are 1) */
+    bool recompute;  /* conv, upconv: named in train: recompute */
     struct layer_init init;
+};
+
+/* A layer named somewhere else than where it stands. */
+struct layer_name {
+    const char *name;
+    struct diag_pos pos;
 };
 
 struct model {
@@ -71,6 +78,7 @@ struct model {
     int margin; /* of models with zero padding: output pixels that inference discards on each side;
                    -1: chosen */
     float momentum, beta1, beta2, epsilon, weight_decay;
+    VEC(struct layer_name) recompute; /* train: recompute */
     struct plan_model settings; /* labels, normalisation, training; sizes are filled by
                                    model_sizes.c */
     bool params_made;           /* by model_params, in params */

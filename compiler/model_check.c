@@ -3,6 +3,7 @@
  * output thrown away, channels that fit.
  */
 #include <stdlib.h>
+#include <string.h>
 
 #include "compiler/model_reader.h"
 
@@ -128,11 +129,56 @@ static void check_weights(struct reader *reader) {
     reader_error(reader, model->layers.items[1].pos, "the model has no conv: nothing to train");
 }
 
+/* ---- train: recompute ---- */
+
+static struct layer *find_layer(struct model *model, const char *name) {
+    for (size_t i = 1; i < model->layers.count; i++)
+        if (strcmp(model->layers.items[i].name, name) == 0)
+            return &model->layers.items[i];
+    return NULL;
+}
+
+static bool is_convolution(const struct layer *layer) {
+    return layer->kind == LAYER_CONV || layer->kind == LAYER_UPCONV;
+}
+
+static void hint_convolutions(struct reader *reader, const char *word) {
+    const struct model *model = reader->model;
+    const char **names = ARENA_ARRAY(reader->arena, const char *, model->layers.count);
+    size_t count = 0;
+    for (size_t i = 1; i < model->layers.count; i++)
+        if (is_convolution(&model->layers.items[i]))
+            names[count++] = model->layers.items[i].name;
+    reader_hint_names(reader, word, names, count);
+}
+
+static void check_recompute(struct reader *reader) {
+    struct model *model = reader->model;
+    for (size_t i = 0; i < model->recompute.count; i++) {
+        const struct layer_name *named = &model->recompute.items[i];
+        struct layer *layer = find_layer(model, named->name);
+        if (layer == NULL) {
+            reader_error(reader, named->pos, "recompute: there is no layer \"%.60s\"", named->name);
+            hint_convolutions(reader, named->name);
+        } else if (!is_convolution(layer)) {
+            reader_error(reader, named->pos, "recompute: %s is a %s, not a conv or upconv",
+                         named->name, layer_kind_name(layer->kind));
+            reader_hint(reader, "name the convolution before it: what is point-wise behind a "
+                                "convolution is computed again with it");
+        } else if (layer->recompute) {
+            reader_error(reader, named->pos, "recompute names %s twice", named->name);
+        } else {
+            layer->recompute = true;
+        }
+    }
+}
+
 void layers_check(struct reader *reader, bool have_labels) {
     check_weights(reader);
     check_end(reader);
     check_softmax(reader);
     check_used(reader);
+    check_recompute(reader);
     if (fill_channels(reader) && have_labels)
         check_classes(reader);
 }

@@ -46,6 +46,7 @@ void model_free(struct model *model) {
         return;
     vec_free(&model->layers);
     vec_free(&model->params);
+    vec_free(&model->recompute);
     arena_free(&model->arena);
     free(model);
 }

@@ -479,11 +479,45 @@ static void read_sampling(struct reader *reader, const struct tree *tree,
         *share = (float)choice;
 }
 
+/* Names between commas. */
+static void read_recompute_names(struct reader *reader, const struct tree *tree,
+                                 const struct variable *scope) {
+    const char *text = field_text(reader, tree, scope, "recompute");
+    if (text == NULL || strcmp(text, "none") == 0)
+        return;
+    for (const char *at = text;; at++) {
+        at += strspn(at, " ");
+        const size_t length = strcspn(at, ",");
+        size_t end = length;
+        while (end > 0 && at[end - 1] == ' ')
+            end--;
+        if (end == 0)
+            reader_error(reader, tree->pos, "recompute has no layer between two commas");
+        const struct layer_name name = {arena_printf(reader->arena, "%.*s", (int)end, at),
+                                        tree->pos};
+        if (end > 0)
+            vec_push(&reader->model->recompute, name);
+        at += length;
+        if (*at == '\0')
+            return;
+    }
+}
+
+static void read_recompute(struct reader *reader, const struct tree *tree,
+                           const struct variable *scope) {
+    if (tree->kind == TREE_LIST)
+        for (size_t i = 0; i < tree->count; i++)
+            read_recompute_names(reader, tree->items[i], scope);
+    else
+        read_recompute_names(reader, tree, scope);
+}
+
 void settings_read_train(struct reader *reader, const struct tree *map,
                          const struct variable *scope, struct layer_init *init) {
-    static const char *const keys[] = {
-        "optimiser", "learning_rate", "schedule", "warmup", "momentum", "beta1",      "beta2",
-        "epsilon",   "weight_decay",  "batch",    "init",   "steps",    "accumulate", "sampling"};
+    static const char *const keys[] = {"optimiser",    "learning_rate", "schedule", "warmup",
+                                       "momentum",     "beta1",         "beta2",    "epsilon",
+                                       "weight_decay", "batch",         "init",     "steps",
+                                       "accumulate",   "sampling",      "recompute"};
     static const char *const optimisers[] = {"sgd", "adam"};
     struct plan_model *settings = &reader->model->settings;
     if (!field_check(reader, map, "train", keys, ARRAY_LEN(keys)))
@@ -500,6 +534,9 @@ void settings_read_train(struct reader *reader, const struct tree *map,
     field = tree_get(map, "sampling");
     if (field != NULL)
         read_sampling(reader, field, scope);
+    field = tree_get(map, "recompute");
+    if (field != NULL)
+        read_recompute(reader, field, scope);
     field = tree_get(map, "init");
     if (field != NULL)
         settings_read_init(reader, field, scope, init);

@@ -26,6 +26,12 @@ void pool_index_run(struct graph *graph);
    before them, gradient sums into the uncropping that feeds them. */
 void fuse_run(struct graph *graph);
 
+/* recompute.c: maps of the layers marked in attr.recompute are made a second time for the backward
+   pass, and not kept for it. After fuse, before order. recompute_check: ERR_INPUT when the backward
+   pass reads no map of a marked layer. */
+void recompute_run(struct graph *graph);
+bool recompute_check(const struct graph *graph, struct err *err);
+
 /* order.c: every update directly after the last reader of what it changes, so that gradients die
    early; every crop directly after what it crops, so that that dies early. */
 void order_run(struct graph *graph);
@@ -43,7 +49,9 @@ struct value *storage_root(struct value *value);
 int storage_channel(const struct value *value);
 /* Do two values share any byte? */
 bool storage_overlaps(struct value *a, struct value *b);
-/* The most bytes of temporaries, outputs of the program left out, alive at one node. */
+/* Bytes of temporaries, outputs of the program left out, alive at each node, and the most of them.
+ */
+void storage_live_bytes(const struct graph *graph, uint64_t *live_bytes);
 uint64_t storage_peak_bytes(const struct graph *graph);
 
 #endif

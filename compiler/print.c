@@ -67,6 +67,9 @@ static void print_attr(const struct attr *attr, FILE *stream) {
     print_int("plain_count", attr->plain_count, stream);
     print_float("rate", attr->rate, stream);
     print_int("layer", attr->layer, stream);
+    if (attr->recompute) {
+        fprintf(stream, " recompute");
+    }
     print_float("momentum", attr->momentum, stream);
     print_float("decay", attr->decay, stream);
     print_float("beta1", attr->beta1, stream);

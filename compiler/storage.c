@@ -2,6 +2,7 @@
  * storage.c: queries on where a value lives: its own memory, or channels of another value's.
  */
 #include <stdlib.h>
+#include <string.h>
 
 #include "compiler/passes.h"
 
@@ -47,9 +48,9 @@ static void find_lives(const struct graph *graph, struct life *lives) {
     }
 }
 
-uint64_t storage_peak_bytes(const struct graph *graph) {
+void storage_live_bytes(const struct graph *graph, uint64_t *live_bytes) {
     struct life *lives = calloc(graph->values.count + 1, sizeof(*lives));
-    uint64_t *live = calloc(graph->nodes.count + 1, sizeof(*live)), most = 0;
+    memset(live_bytes, 0, graph->nodes.count * sizeof(*live_bytes));
     find_lives(graph, lives);
     for (size_t i = 0; i < graph->values.count; i++) {
         const struct value *value = graph->values.items[i];
@@ -58,11 +59,18 @@ uint64_t storage_peak_bytes(const struct graph *graph) {
         }
         uint64_t size_bytes = align_up(shape_elements(value->shape) * 4, PLAN_ALIGNMENT);
         for (size_t n = lives[i].first; n <= lives[i].last; n++) {
-            live[n] += size_bytes;
-            most = MAX(most, live[n]);
+            live_bytes[n] += size_bytes;
         }
     }
     free(lives);
-    free(live);
+}
+
+uint64_t storage_peak_bytes(const struct graph *graph) {
+    uint64_t *live_bytes = calloc(graph->nodes.count + 1, sizeof(*live_bytes)), most = 0;
+    storage_live_bytes(graph, live_bytes);
+    for (size_t n = 0; n < graph->nodes.count; n++) {
+        most = MAX(most, live_bytes[n]);
+    }
+    free(live_bytes);
     return most;
 }

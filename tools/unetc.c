@@ -30,17 +30,22 @@ static const struct cli_option compile_options[] = {
     {"set", 0, CLI_LIST, "NAME=VALUE", offsetof(struct compile_values, set), false, NULL,
      "value of a variable of the model's let: block"},
     {"explain", 0, CLI_WORD, "memory", offsetof(struct compile_values, explain), false, NULL,
-     "print layers, sizes, operations and memory; \"memory\": what each tile or batch would need"},
+     "print layers, sizes, operations and memory; \"memory\": what each tile or batch would need, "
+     "and what recomputing layers would save"},
     {"memory", 0, CLI_BYTES, "SIZE", offsetof(struct compile_values, memory_bytes), false, NULL,
-     "choose the largest tile whose plan fits into so much device memory, such as 4GiB"},
-    {"fit", 0, CLI_CHOICE, "tile|batch", offsetof(struct compile_values, fit), false, "tile",
-     "the variable that --memory chooses and --explain=memory lists"},
+     "choose the largest tile whose plan fits into so much device memory, such as 4GiB, and the "
+     "layers to recompute for it"},
+    {"fit", 0, CLI_CHOICE, "tile|batch|recompute", offsetof(struct compile_values, fit), false,
+     "tile",
+     "the variable that --memory chooses and --explain=memory lists; \"recompute\": layers to "
+     "recompute alone, the sizes stay"},
     {"fit-program", 0, CLI_CHOICE, "train_step|infer", offsetof(struct compile_values, fit_program),
      false, "train_step", "what has to fit: training or inference"},
     {"dump", 0, CLI_TEXT, "PASS", offsetof(struct compile_values, dump), false, NULL,
      "print the graph or plan as it is after this pass; \"all\": after every pass"},
     {"disable", 0, CLI_TEXT, "PASSES", offsetof(struct compile_values, disable), false, NULL,
-     "passes to leave out, separated by commas, of mask, index, fuse, order, skip, inplace"},
+     "passes to leave out, separated by commas, of mask, index, fuse, recompute, order, skip, "
+     "inplace"},
     {"arena-svg", 0, CLI_TEXT, "FILE.svg", offsetof(struct compile_values, arena_svg), false, NULL,
      "draw the memory plan of a program: address against record"},
     {"graph", 0, CLI_TEXT, "FILE.dot", offsetof(struct compile_values, graph), false, NULL,
@@ -142,13 +147,13 @@ static bool compile_plan(const struct compile_values *values,
     return good;
 }
 
-/* With --memory, set, which has room for it, gets one more setting. */
+/* With --memory, set, which has room for them, gets more settings. */
 static bool compile_fitting(const struct compile_values *values, const char **set,
                             struct unetc_pictures *pictures, struct err *err) {
     const char *model = values->common.operands.items[0];
     const struct unetc_fit fit = {values->memory_bytes, values->fit, values->fit_program};
     const bool wants_table = values->explain != NULL && values->explain[0] != '\0';
-    char setting[64];
+    struct unetc_fit_settings settings;
     struct unet_compile_options options = {
         .set = set,
         .n_set = values->set.count,
@@ -163,9 +168,10 @@ static bool compile_fitting(const struct compile_values *values, const char **se
     if (wants_table && !unetc_fit_table(model, &options, &fit, err))
         return false;
     if (fit.memory_bytes > 0) {
-        if (!unetc_fit_choose(model, &options, &fit, setting, sizeof(setting), err))
+        if (!unetc_fit_choose(model, &options, &fit, &settings, err))
             return false;
-        set[options.n_set++] = setting;
+        for (size_t i = 0; i < settings.count; i++)
+            set[options.n_set++] = settings.texts[i];
     }
     return compile_plan(values, &options, pictures, err);
 }
@@ -174,7 +180,7 @@ static bool compile_model(const struct compile_values *values, struct err *err) 
     struct unetc_pictures pictures;
     if (!unetc_pictures_open(&pictures, values->program, values->arena_svg, values->graph, err))
         return false;
-    const char **set = calloc(values->set.count + 1, sizeof(*set));
+    const char **set = calloc(values->set.count + UNETC_FIT_SETTINGS, sizeof(*set));
     bool good = set != NULL || err_set(err, ERR_IO, "out of memory");
     for (size_t i = 0; good && i < values->set.count; i++)
         set[i] = values->set.items[i];

@@ -115,6 +115,7 @@ static void conv_grad(struct autodiff *ad, struct node *node, struct value *cons
     }
     attr.act = false;
     attr.slope = 0;
+    attr.recompute = false;
     /* The gradient towards the data comes last: by then nobody else reads x, and the gradient may
        take over its memory (inplace.c). */
     if (autodiff_needs(ad, w)) {

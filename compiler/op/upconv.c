@@ -57,6 +57,7 @@ static void upconv_grad(struct autodiff *ad, struct node *node, struct value *co
     }
     attr.act = false;
     attr.slope = 0;
+    attr.recompute = false;
     /* The gradient towards the data comes last, as in conv.c. */
     if (autodiff_needs(ad, w)) {
         struct attr weights = attr;

@@ -26,6 +26,11 @@ def set_up(lab):
     lab.write("idle.yaml", model.replace('tile: "${tile}"', "tile: 24").encode())
     lab.write("fixed.yaml", model.replace('tile: "${tile}"', "tile: 24").replace(
         "tile: 24, batch", "batch").encode())
+    again = model.replace("accumulate: 1", "accumulate: 1, recompute: none").replace(
+        'accumulate: "${accumulate}"', 'accumulate: "${accumulate}", recompute: "${recompute}"')
+    lab.write("again.yaml", again.replace(
+        "layers:\n", 'layers:\n  - conv: {name: first, channels: "${width}"}\n  - relu\n').replace(
+            "tile: 24", "tile: 34").encode())
     lab.write("binary.yaml", b"model: x\0y")
 
 
@@ -57,6 +62,13 @@ GOLDEN = [
     ("unetc-memory-variable", "unetc fixed.yaml -o x.plan --memory 1MiB"),
     ("unetc-memory-idle-variable", "unetc idle.yaml -o x.plan --memory 1MiB"),
     ("unetc-fit-word", "unetc tiny.yaml -o x.plan --memory 1MiB --fit width"),
+    ("unetc-fit-recompute-variable", "unetc tiny.yaml -o x.plan --memory 1MiB --fit recompute"),
+    ("unetc-fit-recompute-set",
+     "unetc again.yaml -o x.plan --memory 1MiB --fit recompute --set recompute=first"),
+    ("unetc-fit-recompute-small", "unetc again.yaml -o x.plan --memory 20KiB --fit recompute"),
+    ("unetc-fit-recompute-infer",
+     "unetc again.yaml -o x.plan --memory 1MiB --fit recompute --fit-program infer"),
+    ("unetc-recompute-unkept", "unetc again.yaml -o x.plan --set recompute=enc"),
     ("unetc-diff-one", "unetc --diff tiny.plan"),
     ("unetc-diff-truncated", "unetc --diff tiny.plan short.plan"),
     ("unetc-diff-same", "unetc --diff tiny.plan tiny.plan"),
@@ -225,6 +237,35 @@ def check_fit(lab):
         "unetc tiny.yaml -o fit.plan --memory 100GiB --fit batch")
 
 
+def check_recompute(lab):
+    """The cheapest layers that are enough, said, set, and listed; none where nothing is missing."""
+    out = lab.good("unetc again.yaml -o again.plan --explain=memory --fit recompute")
+    rows = re.findall(r"^ +([\d.]+) KiB +[\d.]+ KiB +[\d.]+ +\+([\d.]+) %  (\S+)$", out, re.M)
+    plain, sets = float(rows[0][0]), rows[1:]
+    assert rows[0][1:] == ("0.00", "none") and sets, out
+    assert [float(r[0]) for r in rows] == sorted((float(r[0]) for r in rows), reverse=True), out
+    assert [float(r[1]) for r in rows] == sorted(float(r[1]) for r in rows), out
+    least, layers = float(sets[-1][0]), sets[-1][2]
+    fit = "unetc again.yaml -o fit.plan --memory %dB --fit recompute"
+    out = lab.good(fit % int((least + 0.1) * 1024))
+    assert "recomputing %s: +" % layers in out and "(otherwise %.1f KiB)" % plain in out, out
+    lab.good("unetc again.yaml -o chosen.plan --set recompute=" + layers)
+    assert lab.read("chosen.plan") == lab.read("fit.plan")
+    assert "recompute    %s\n" % layers.replace(",", ", ") in lab.good(
+        "unetc again.yaml -o chosen.plan --explain --set recompute=" + layers)
+    out = lab.good(fit % int((plain + 0.1) * 1024))
+    assert "nothing has to be recomputed" in out, out
+    assert lab.read("again.plan") == lab.read("fit.plan")
+    # A tile that fits only so; with recomputation left out it is smaller.
+    size = int((least + 0.1) * 1024)
+    tile = "unetc again.yaml -o fit.plan --memory %d" % size
+    assert "recomputing" in lab.good(tile)
+    assert needs(lab, "fit.plan") <= size
+    larger, smaller = (int(re.match(r"tile (\d+)", lab.good(tile + more)).group(1))
+                       for more in ("", " --set recompute=none"))
+    assert larger > smaller, (larger, smaller)
+
+
 def check_frontier(lab):
     """Sizes rise, so do bytes; the row of the model's own tile is what its plan needs."""
     def table(options):
@@ -331,7 +372,7 @@ def check_full_disk(lab):
 
 
 CHECKS = [check_default_output, check_dump_all, check_explain, check_certificate, check_arena_svg,
-          check_graph, check_diff, check_fit, check_frontier,
+          check_graph, check_diff, check_fit, check_recompute, check_frontier,
           check_info_fits, check_info_json, check_info_text,
           check_set_changes_plan, check_sample_repeats, check_augment, check_quiet,
           check_full_disk]
