@@ -15,7 +15,7 @@
 #include "common/err.h"
 #include "common/kernel.h"
 
-#define PLAN_VERSION 3u
+#define PLAN_VERSION 4u
 #define PLAN_ALIGNMENT                                                                             \
     256u /* of every tensor in its block, bytes; the largest that Vulkan lets a device ask for */
 #define PLAN_MAX_GROUPS 65535u
@@ -27,7 +27,7 @@ enum plan_class { PLAN_CLASS_GPU, PLAN_CLASS_CPU, PLAN_CLASS_COUNT };
 /* How a shader reaches its tensors. */
 enum plan_access { PLAN_ACCESS_DESCRIPTOR, PLAN_ACCESS_ADDRESS, PLAN_ACCESS_COUNT };
 
-/* Memory blocks, each one allocation. */
+/* Memory blocks, each of one or more chunks; a chunk is one allocation. */
 enum plan_block {
     PLAN_BLOCK_WEIGHTS, /* parameters; persistent */
     PLAN_BLOCK_STATE,   /* optimiser state, accumulators; persistent, for training only */
@@ -99,7 +99,7 @@ struct plan_program {
     struct plan_record *records;
     uint32_t n_ports;
     struct plan_port *ports;
-    uint64_t arena_bytes;       /* what this program uses of the arena block */
+    uint64_t arena_bytes;       /* what this program uses of the arena's chunks, added up */
     uint64_t naive_arena_bytes; /* if nothing shared memory */
     uint64_t lower_bound_bytes; /* largest sum of bytes live at once */
 };
@@ -211,6 +211,10 @@ struct plan {
     struct arena arena; /* owns everything below */
     struct plan_model model;
     uint64_t block_bytes[PLAN_BLOCK_COUNT];
+    /* Chunks of a block: splits are the offsets, ascending multiples of PLAN_ALIGNMENT, where all
+       but the first start. No tensor crosses from one chunk to the next. */
+    uint32_t n_splits[PLAN_BLOCK_COUNT];
+    uint64_t *splits[PLAN_BLOCK_COUNT];
     uint32_t n_tensors;
     struct plan_tensor *tensors;
     uint32_t n_shaders;
@@ -228,7 +232,7 @@ struct plan_limits {
     enum plan_class class_;
     enum plan_access access;
     uint64_t max_binding_bytes;    /* descriptor path only: maxStorageBufferRange */
-    uint64_t max_allocation_bytes; /* of one block */
+    uint64_t max_allocation_bytes; /* of one chunk */
     uint32_t max_shared_bytes;
     uint32_t max_groups[3];
     uint32_t max_group_size[3];

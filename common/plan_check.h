@@ -40,6 +40,10 @@ bool plan_check_record_limits(const struct plan_check *check, const struct plan_
                               uint32_t index, const struct plan_limits *limits);
 bool plan_check_memory(const struct plan_check *check, const struct plan_program *program);
 
+/* The chunk of a block that a byte of it is in, counted from 0; where it ends. */
+uint32_t plan_chunk_of(const struct plan *plan, enum plan_block block, uint64_t offset_bytes);
+uint64_t plan_chunk_end(const struct plan *plan, enum plan_block block, uint32_t chunk);
+
 /* The bytes of a checked tensor that belong to its elements. */
 struct plan_span plan_tensor_span(const struct plan_tensor *tensor);
 /* The uses of a checked record; returns how many. */

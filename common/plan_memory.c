@@ -14,29 +14,101 @@ const char *plan_block_title(enum plan_block block) {
     return titles[block];
 }
 
-static void need_tensor(const struct plan *plan, const struct plan_program *program, uint32_t index,
-                        uint64_t *block_bytes) {
-    const enum plan_block block = plan->tensors[index].block;
-    const uint64_t bytes =
-        block == PLAN_BLOCK_ARENA ? program->arena_bytes : plan->block_bytes[block];
-    block_bytes[block] = MAX(block_bytes[block], bytes);
+static uint32_t find_root(const struct plan *plan, uint32_t tensor) {
+    while (plan->tensors[tensor].base != tensor)
+        tensor = plan->tensors[tensor].base;
+    return tensor;
+}
+
+static void list_chunks(const struct plan *plan, struct plan_chunks *chunks) {
+    *chunks = (struct plan_chunks){{NULL, 0, 0}};
+    for (int block = 0; block < PLAN_BLOCK_COUNT; block++) {
+        struct plan_chunk chunk = {.block = (enum plan_block)block};
+        vec_push(&chunks->items, chunk);
+        for (uint32_t i = 0; i < plan->n_splits[block]; i++) {
+            chunk.begin_bytes = plan->splits[block][i];
+            vec_push(&chunks->items, chunk);
+        }
+    }
+}
+
+uint32_t plan_chunk_find(const struct plan_chunks *chunks, enum plan_block block,
+                         uint64_t offset_bytes) {
+    uint32_t low = 0, high = (uint32_t)chunks->items.count; /* low is at or before, high after */
+    while (high - low > 1) {
+        const uint32_t middle = low + (high - low) / 2;
+        const struct plan_chunk *chunk = &chunks->items.items[middle];
+        if (chunk->block < block || (chunk->block == block && chunk->begin_bytes <= offset_bytes))
+            low = middle;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+/* All of a block that keeps its content from run to run or is the host's, or the chunk's part. */
+static void need_tensor(const struct plan *plan, uint32_t index, bool whole[PLAN_BLOCK_COUNT],
+                        struct plan_chunks *chunks) {
+    const struct plan_tensor *tensor = &plan->tensors[find_root(plan, index)];
+    if (tensor->block != PLAN_BLOCK_ARENA) {
+        whole[tensor->block] = true;
+        return;
+    }
+    const uint32_t number = plan_chunk_find(chunks, tensor->block, tensor->offset_bytes);
+    struct plan_chunk *chunk = &chunks->items.items[number];
+    const uint64_t end_bytes = tensor->offset_bytes + align_up(tensor->size_bytes, PLAN_ALIGNMENT);
+    chunk->size_bytes = MAX(chunk->size_bytes, end_bytes - chunk->begin_bytes);
+}
+
+static void need_program(const struct plan *plan, const struct plan_program *program,
+                         bool whole[PLAN_BLOCK_COUNT], struct plan_chunks *chunks) {
+    for (uint32_t j = 0; j < program->n_ports; j++)
+        need_tensor(plan, program->ports[j].tensor, whole, chunks);
+    for (uint32_t j = 0; j < program->n_records; j++) {
+        const struct plan_record *record = &program->records[j];
+        for (uint32_t k = 0; k < kernel_table[record->kernel].n_bindings; k++)
+            need_tensor(plan, record->tensors[k], whole, chunks);
+    }
+}
+
+void plan_chunks_derive(const struct plan *plan, const bool *programs, struct plan_chunks *chunks) {
+    bool whole[PLAN_BLOCK_COUNT] = {false};
+    list_chunks(plan, chunks);
+    for (uint32_t i = 0; i < plan->n_programs; i++) {
+        if (programs == NULL || programs[i])
+            need_program(plan, &plan->programs[i], whole, chunks);
+    }
+    for (size_t i = 0; i < chunks->items.count; i++) {
+        struct plan_chunk *chunk = &chunks->items.items[i];
+        const bool is_last = i + 1 == chunks->items.count || chunk[1].block != chunk->block;
+        if (whole[chunk->block])
+            chunk->size_bytes = (is_last ? plan->block_bytes[chunk->block] : chunk[1].begin_bytes) -
+                                chunk->begin_bytes;
+    }
+}
+
+void plan_chunks_free(struct plan_chunks *chunks) {
+    vec_free(&chunks->items);
+}
+
+/* Adds up chunks by block; returns the sum of all. */
+static uint64_t sum_chunks(const struct plan_chunks *chunks,
+                           uint64_t block_bytes[PLAN_BLOCK_COUNT]) {
+    uint64_t total_bytes = 0;
+    memset(block_bytes, 0, PLAN_BLOCK_COUNT * sizeof(block_bytes[0]));
+    for (size_t i = 0; i < chunks->items.count; i++) {
+        block_bytes[chunks->items.items[i].block] += chunks->items.items[i].size_bytes;
+        total_bytes += chunks->items.items[i].size_bytes;
+    }
+    return total_bytes;
 }
 
 void plan_block_bytes(const struct plan *plan, const bool *programs,
                       uint64_t block_bytes[PLAN_BLOCK_COUNT]) {
-    memset(block_bytes, 0, PLAN_BLOCK_COUNT * sizeof(block_bytes[0]));
-    for (uint32_t i = 0; i < plan->n_programs; i++) {
-        const struct plan_program *program = &plan->programs[i];
-        if (programs != NULL && !programs[i])
-            continue;
-        for (uint32_t j = 0; j < program->n_ports; j++)
-            need_tensor(plan, program, program->ports[j].tensor, block_bytes);
-        for (uint32_t j = 0; j < program->n_records; j++) {
-            const struct plan_record *record = &program->records[j];
-            for (uint32_t k = 0; k < kernel_table[record->kernel].n_bindings; k++)
-                need_tensor(plan, program, record->tensors[k], block_bytes);
-        }
-    }
+    struct plan_chunks chunks;
+    plan_chunks_derive(plan, programs, &chunks);
+    sum_chunks(&chunks, block_bytes);
+    plan_chunks_free(&chunks);
 }
 
 static bool is_needed(const struct plan_program *program, enum plan_use_case use_case) {
@@ -45,16 +117,23 @@ static bool is_needed(const struct plan_program *program, enum plan_use_case use
     return strcmp(program->name, "train_step") == 0 || strcmp(program->name, "accumulate") == 0;
 }
 
-uint64_t plan_device_bytes(const struct plan *plan, enum plan_use_case use_case,
-                           uint64_t block_bytes[PLAN_BLOCK_COUNT]) {
+uint64_t plan_use_chunks(const struct plan *plan, enum plan_use_case use_case,
+                         struct plan_chunks *chunks) {
+    uint64_t block_bytes[PLAN_BLOCK_COUNT];
     VEC(bool) flags = {0};
     for (uint32_t i = 0; i < plan->n_programs; i++)
         vec_push(&flags, is_needed(&plan->programs[i], use_case));
-    plan_block_bytes(plan, flags.items, block_bytes);
+    plan_chunks_derive(plan, flags.items, chunks);
     vec_free(&flags);
-    uint64_t total_bytes = 0;
-    for (int block = 0; block < PLAN_BLOCK_COUNT; block++)
-        total_bytes += block_bytes[block];
+    return sum_chunks(chunks, block_bytes);
+}
+
+uint64_t plan_device_bytes(const struct plan *plan, enum plan_use_case use_case,
+                           uint64_t block_bytes[PLAN_BLOCK_COUNT]) {
+    struct plan_chunks chunks;
+    plan_use_chunks(plan, use_case, &chunks);
+    const uint64_t total_bytes = sum_chunks(&chunks, block_bytes);
+    plan_chunks_free(&chunks);
     return total_bytes;
 }
 
@@ -64,12 +143,6 @@ const char *plan_content_title(enum plan_content content) {
     static const char *const titles[PLAN_CONTENT_COUNT] = {"maps", "gradients of weights",
                                                            "scratch"};
     return titles[content];
-}
-
-static uint32_t find_root(const struct plan *plan, uint32_t tensor) {
-    while (plan->tensors[tensor].base != tensor)
-        tensor = plan->tensors[tensor].base;
-    return tensor;
 }
 
 static bool is_update(enum kernel_id kernel) {

@@ -15,16 +15,36 @@
 /* "weights", "optimiser state", "arena", "inputs and outputs", "control" */
 const char *plan_block_title(enum plan_block block);
 
-/* Bytes of each block for the programs flagged (NULL: all). A program that touches nothing of a
-   block does not need it; of the arena each takes its own part. */
+/* A chunk of a block: one allocation. */
+struct plan_chunk {
+    enum plan_block block;
+    uint64_t begin_bytes; /* where in the block */
+    uint64_t size_bytes;  /* what is needed of it; 0: it is not allocated */
+};
+struct plan_chunks {
+    VEC(struct plan_chunk) items; /* by block, then by begin */
+};
+
+/* All chunks, with what the programs flagged (NULL: all) need. A program that touches nothing of a
+   block does not need it; of each chunk of the arena it needs the part that it uses. */
+void plan_chunks_derive(const struct plan *plan, const bool *programs, struct plan_chunks *chunks);
+void plan_chunks_free(struct plan_chunks *chunks);
+/* The number of the chunk that a byte of a block lies in. */
+uint32_t plan_chunk_find(const struct plan_chunks *chunks, enum plan_block block,
+                         uint64_t offset_bytes);
+
+/* Bytes of each block for the programs flagged (NULL: all): the sum of its chunks. */
 void plan_block_bytes(const struct plan *plan, const bool *programs,
                       uint64_t block_bytes[PLAN_BLOCK_COUNT]);
 
 /* What a session is opened for. */
 enum plan_use_case { PLAN_FOR_TRAINING, PLAN_FOR_INFERENCE };
 
-/* The same for training (train_step, accumulate) or inference (infer); returns the sum. Training
-   with validation opens infer too: its blocks are those of both. */
+/* The chunks for training (train_step, accumulate) or inference (infer); returns the sum of their
+   bytes. Training with validation opens infer too: its chunks are those of both. */
+uint64_t plan_use_chunks(const struct plan *plan, enum plan_use_case use_case,
+                         struct plan_chunks *chunks);
+/* The same by block. */
 uint64_t plan_device_bytes(const struct plan *plan, enum plan_use_case use_case,
                            uint64_t block_bytes[PLAN_BLOCK_COUNT]);
 

@@ -47,6 +47,10 @@ static void print_memory(const struct plan *plan, FILE *stream) {
     for (int i = 0; i < PLAN_BLOCK_COUNT; i++) {
         fprintf(stream, "  %-8s ", block_names[i]);
         print_bytes(stream, plan->block_bytes[i]);
+        if (plan->n_splits[i] > 0)
+            fprintf(stream, " in %u chunks, from 0", plan->n_splits[i] + 1);
+        for (uint32_t s = 0; s < plan->n_splits[i]; s++)
+            fprintf(stream, ", %llu", (unsigned long long)plan->splits[i][s]);
         fputc('\n', stream);
     }
 }

@@ -266,6 +266,13 @@ static void read_blocks(struct reader *reader) {
         FAIL(reader, "plan: %u memory blocks, must be %d", count, PLAN_BLOCK_COUNT);
     for (int i = 0; i < PLAN_BLOCK_COUNT; i++)
         reader->plan->block_bytes[i] = wide(reader);
+    for (int i = 0; i < PLAN_BLOCK_COUNT && !reader->bad; i++) {
+        const uint32_t n_splits = item_count(reader, 8, "splits");
+        reader->plan->n_splits[i] = n_splits;
+        reader->plan->splits[i] = ARENA_ARRAY(&reader->plan->arena, uint64_t, n_splits);
+        for (uint32_t s = 0; s < n_splits; s++)
+            reader->plan->splits[i][s] = wide(reader);
+    }
     finish(reader);
 }
 

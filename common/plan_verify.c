@@ -27,6 +27,34 @@ const char *plan_tensor_name(const struct plan *plan, uint32_t tensor) {
     return plan->tensors[tensor].name;
 }
 
+/* --- chunks --- */
+
+uint32_t plan_chunk_of(const struct plan *plan, enum plan_block block, uint64_t offset_bytes) {
+    uint32_t chunk = 0;
+    while (chunk < plan->n_splits[block] && plan->splits[block][chunk] <= offset_bytes)
+        chunk++;
+    return chunk;
+}
+
+uint64_t plan_chunk_end(const struct plan *plan, enum plan_block block, uint32_t chunk) {
+    return chunk < plan->n_splits[block] ? plan->splits[block][chunk] : plan->block_bytes[block];
+}
+
+static bool check_splits(const struct plan_check *check, enum plan_block block) {
+    const struct plan *plan = check->plan;
+    uint64_t begin = 0;
+    for (uint32_t i = 0; i < plan->n_splits[block]; i++) {
+        const uint64_t split = plan->splits[block][i];
+        if (split <= begin || split >= plan->block_bytes[block] || split % PLAN_ALIGNMENT != 0)
+            return REJECT(check,
+                          "plan: the block %s is split at %" PRIu64 ", which is no multiple of %u "
+                          "between %" PRIu64 " and its end",
+                          block_names[block], split, PLAN_ALIGNMENT, begin);
+        begin = split;
+    }
+    return true;
+}
+
 /* --- tensors --- */
 
 /* Elements, or 0 when a size is not positive or there are more than 2^31 of them. */
@@ -65,6 +93,31 @@ static uint64_t expected_bytes(const struct plan_tensor *tensor) {
     return 0;
 }
 
+static bool check_place(const struct plan_check *check, uint32_t index) {
+    const struct plan *plan = check->plan;
+    const struct plan_tensor *tensor = &plan->tensors[index];
+    const char *name = plan_tensor_name(plan, index);
+    if (tensor->offset_bytes % PLAN_ALIGNMENT != 0)
+        return REJECT(check, "plan: tensor %s: offset %" PRIu64 " is not a multiple of %u", name,
+                      tensor->offset_bytes, PLAN_ALIGNMENT);
+    const uint64_t block_bytes = plan->block_bytes[tensor->block];
+    if (tensor->offset_bytes > block_bytes ||
+        tensor->size_bytes > block_bytes - tensor->offset_bytes)
+        return REJECT(check,
+                      "plan: tensor %s: bytes %" PRIu64 " and %" PRIu64
+                      " following leave the block %s of %" PRIu64 " bytes",
+                      name, tensor->offset_bytes, tensor->size_bytes, block_names[tensor->block],
+                      block_bytes);
+    const uint32_t chunk = plan_chunk_of(plan, tensor->block, tensor->offset_bytes);
+    const uint64_t end = plan_chunk_end(plan, tensor->block, chunk);
+    return tensor->size_bytes <= end - tensor->offset_bytes ||
+           REJECT(check,
+                  "plan: tensor %s: bytes %" PRIu64 " and %" PRIu64
+                  " following cross the end of chunk %u of the block %s at %" PRIu64,
+                  name, tensor->offset_bytes, tensor->size_bytes, chunk, block_names[tensor->block],
+                  end);
+}
+
 static bool check_tensor(const struct plan_check *check, uint32_t index) {
     const struct plan *plan = check->plan;
     const struct plan_tensor *tensor = &plan->tensors[index];
@@ -82,20 +135,9 @@ static bool check_tensor(const struct plan_check *check, uint32_t index) {
                       tensor->size_bytes, expected);
     if (tensor->layout != PLAN_LAYOUT_PLANES && tensor->stride_n != 0)
         return REJECT(check, "plan: tensor %s: a stride without planes", name);
-    if (tensor->offset_bytes % PLAN_ALIGNMENT != 0)
-        return REJECT(check, "plan: tensor %s: offset %" PRIu64 " is not a multiple of %u", name,
-                      tensor->offset_bytes, PLAN_ALIGNMENT);
-    const uint64_t block_bytes = plan->block_bytes[tensor->block];
-    if (tensor->offset_bytes > block_bytes ||
-        tensor->size_bytes > block_bytes - tensor->offset_bytes)
-        return REJECT(check,
-                      "plan: tensor %s: bytes %" PRIu64 " and %" PRIu64
-                      " following leave the block %s of %" PRIu64 " bytes",
-                      name, tensor->offset_bytes, tensor->size_bytes, block_names[tensor->block],
-                      block_bytes);
     if (tensor->base >= plan->n_tensors)
         return REJECT(check, "plan: tensor %s: its base %u does not exist", name, tensor->base);
-    return true;
+    return check_place(check, index);
 }
 
 static bool lies_apart(const struct plan_tensor *tensor) {
@@ -180,6 +222,8 @@ static bool check_tensors(const struct plan_check *check) {
         if (check->plan->block_bytes[i] > MAX_BLOCK_BYTES)
             return REJECT(check, "plan: the block %s has %" PRIu64 " bytes", block_names[i],
                           check->plan->block_bytes[i]);
+        if (!check_splits(check, (enum plan_block)i))
+            return false;
     }
     for (uint32_t i = 0; i < check->plan->n_tensors; i++) {
         if (!check_tensor(check, i))
@@ -520,18 +564,30 @@ static bool check_structure(const struct plan_check *check) {
 
 /* --- limits of a device --- */
 
+static bool check_allocations(const struct plan_check *check, enum plan_block block,
+                              const struct plan_limits *limits) {
+    uint64_t begin = 0;
+    for (uint32_t i = 0; i <= check->plan->n_splits[block]; i++) {
+        const uint64_t end = plan_chunk_end(check->plan, block, i);
+        if (end - begin > limits->max_allocation_bytes) {
+            err_set(check->err, ERR_DEVICE,
+                    "plan: chunk %u of the block %s has %" PRIu64
+                    " bytes, %s allocates at most %" PRIu64,
+                    i, block_names[block], end - begin, limits->device,
+                    limits->max_allocation_bytes);
+            return err_hint(check->err, "compile the model with unetc --max-allocation %" PRIu64,
+                            limits->max_allocation_bytes);
+        }
+        begin = end;
+    }
+    return true;
+}
+
 static bool check_limits(const struct plan_check *check, const struct plan_limits *limits) {
     const struct plan *plan = check->plan;
     for (int block = 0; block < PLAN_BLOCK_COUNT; block++) {
-        if (plan->block_bytes[block] <= limits->max_allocation_bytes)
-            continue;
-        err_set(check->err, ERR_DEVICE,
-                "plan: the block %s has %" PRIu64 " bytes, %s allocates at most %" PRIu64,
-                block_names[block], plan->block_bytes[block], limits->device,
-                limits->max_allocation_bytes);
-        return err_hint(check->err, block == PLAN_BLOCK_WEIGHTS || block == PLAN_BLOCK_STATE
-                                        ? "compile the model with fewer channels"
-                                        : "compile the model with a smaller tile or batch");
+        if (!check_allocations(check, (enum plan_block)block, limits))
+            return false;
     }
     for (uint32_t p = 0; p < plan->n_programs; p++) {
         for (uint32_t i = 0; i < plan->programs[p].n_records; i++) {

@@ -289,12 +289,13 @@ static struct lifetime *derive_lifetimes(const struct memory *memory) {
     return lifetimes;
 }
 
-static bool compare_figures(const struct memory *memory, uint64_t end_bytes, uint64_t live_bytes) {
+static bool compare_figures(const struct memory *memory, uint64_t arena_bytes,
+                            uint64_t live_bytes) {
     const struct plan_program *p = memory->program;
-    if (p->arena_bytes != end_bytes)
+    if (p->arena_bytes != arena_bytes)
         return REJECT(memory,
                       "plan: program %s: arena of %" PRIu64 " bytes, its tensors use %" PRIu64,
-                      p->name, p->arena_bytes, end_bytes);
+                      p->name, p->arena_bytes, arena_bytes);
     if (p->lower_bound_bytes != live_bytes)
         return REJECT(memory,
                       "plan: program %s: lower bound of %" PRIu64 " bytes, but %" PRIu64
@@ -308,27 +309,33 @@ static bool compare_figures(const struct memory *memory, uint64_t end_bytes, uin
     return true;
 }
 
-/* The arena's size and the most bytes live at one record, sizes rounded up to the alignment. */
+/* The arena's size, chunk by chunk, and the most bytes live at one record, sizes rounded up to the
+ * alignment. */
 static bool check_figures(const struct memory *memory) {
     const struct plan *plan = memory->check->plan;
     const uint32_t n_records = memory->program->n_records;
+    const size_t n_chunks = plan->n_splits[PLAN_BLOCK_ARENA] + (size_t)1;
     struct lifetime *lifetimes = derive_lifetimes(memory);
     /* starts[r] - ends[r]: bytes that come alive at record r, and that died before it */
     uint64_t *starts = calloc(n_records + (size_t)1, sizeof(uint64_t));
     uint64_t *ends = calloc(n_records + (size_t)1, sizeof(uint64_t));
-    if (lifetimes == NULL || starts == NULL || ends == NULL) {
+    uint64_t *used = calloc(n_chunks, sizeof(uint64_t)); /* of each chunk, bytes from its start */
+    if (lifetimes == NULL || starts == NULL || ends == NULL || used == NULL) {
         free(lifetimes);
         free(starts);
         free(ends);
+        free(used);
         return err_set(memory->check->err, ERR_IO, "plan: out of memory");
     }
-    uint64_t end_bytes = 0, live_bytes = 0, most_bytes = 0;
+    uint64_t live_bytes = 0, most_bytes = 0;
     for (uint32_t i = 0; i < plan->n_tensors; i++) {
         const struct plan_tensor *tensor = &plan->tensors[i];
         if (lifetimes[i].first == PLAN_NONE || tensor->block != PLAN_BLOCK_ARENA)
             continue;
         const uint64_t size_bytes = align_up(tensor->size_bytes, PLAN_ALIGNMENT);
-        end_bytes = MAX(end_bytes, tensor->offset_bytes + size_bytes);
+        const uint32_t chunk = plan_chunk_of(plan, PLAN_BLOCK_ARENA, tensor->offset_bytes);
+        const uint64_t begin = chunk > 0 ? plan->splits[PLAN_BLOCK_ARENA][chunk - 1] : 0;
+        used[chunk] = MAX(used[chunk], tensor->offset_bytes + size_bytes - begin);
         starts[lifetimes[i].first] += size_bytes;
         ends[lifetimes[i].last + 1] += size_bytes;
     }
@@ -336,10 +343,14 @@ static bool check_figures(const struct memory *memory) {
         live_bytes += starts[r] - ends[r];
         most_bytes = MAX(most_bytes, live_bytes);
     }
+    uint64_t arena_bytes = 0;
+    for (size_t i = 0; i < n_chunks; i++)
+        arena_bytes += used[i];
     free(lifetimes);
     free(starts);
     free(ends);
-    return compare_figures(memory, end_bytes, most_bytes);
+    free(used);
+    return compare_figures(memory, arena_bytes, most_bytes);
 }
 
 bool plan_check_memory(const struct plan_check *check, const struct plan_program *program) {

@@ -234,6 +234,11 @@ static void put_sections(struct writer *writer, const struct plan *plan) {
     word(writer, PLAN_BLOCK_COUNT);
     for (int i = 0; i < PLAN_BLOCK_COUNT; i++)
         wide(writer, plan->block_bytes[i]);
+    for (int i = 0; i < PLAN_BLOCK_COUNT; i++) {
+        word(writer, plan->n_splits[i]);
+        for (uint32_t s = 0; s < plan->n_splits[i]; s++)
+            wide(writer, plan->splits[i][s]);
+    }
     writer->out = &writer->sections[PLAN_SECTION_TENSORS];
     put_tensors(writer, plan);
     writer->out = &writer->sections[PLAN_SECTION_SHADERS];

@@ -6,6 +6,7 @@
  */
 #include "compiler/compiler.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -43,6 +44,7 @@ struct compilation {
     struct graph graphs[N_PROGRAMS];
     size_t n_graphs;
     struct plan *plan;
+    struct memory_options memory;
 };
 
 static const char *const program_names[N_PROGRAMS] = {
@@ -134,6 +136,34 @@ static void set_model(struct plan_model *out, const struct model *model, struct 
     }
 }
 
+/* No tensor is larger than the chunk that it was to fit into. */
+static bool check_chunks(const struct compilation *c, struct err *err) {
+    for (uint32_t i = 0; c->memory.max_chunk_bytes > 0 && i < c->plan->n_tensors; i++) {
+        const struct plan_tensor *tensor = &c->plan->tensors[i];
+        if (align_up(tensor->size_bytes, PLAN_ALIGNMENT) <= c->memory.max_chunk_bytes) {
+            continue;
+        }
+        err_set(err, ERR_INPUT,
+                "%s: tensor %s of %" PRIu64 " bytes is larger than an allocation of %" PRIu64
+                " bytes",
+                c->model->settings.source, tensor->name, tensor->size_bytes,
+                c->options->max_allocation_bytes);
+        return err_hint(err, "a smaller tile, batch or width makes smaller tensors");
+    }
+    return true;
+}
+
+static bool check_memory(struct compilation *c, struct err *err) {
+    const uint64_t limit_bytes = c->options->max_allocation_bytes;
+    if (limit_bytes > 0 && limit_bytes < PLAN_ALIGNMENT) {
+        return err_set(err, ERR_USAGE,
+                       "--max-allocation %" PRIu64 ": an allocation has at least %u bytes",
+                       limit_bytes, PLAN_ALIGNMENT);
+    }
+    c->memory.max_chunk_bytes = limit_bytes - limit_bytes % PLAN_ALIGNMENT;
+    return memory_parse_strategies(c->options->place, &c->memory.strategies, err);
+}
+
 static bool compile_model(struct compilation *c, struct err *err) {
     const struct graph *graphs[N_PROGRAMS];
     size_t n_graphs = c->model->settings.accumulate > 1 ? N_PROGRAMS : N_PROGRAMS - 1;
@@ -147,7 +177,8 @@ static bool compile_model(struct compilation *c, struct err *err) {
     }
     const struct param *const *params;
     size_t n_params = model_params(c->model, &params);
-    c->plan = emit_plan(graphs, n_graphs, params, n_params, c->model->settings.optimiser);
+    c->plan =
+        emit_plan(graphs, n_graphs, params, n_params, c->model->settings.optimiser, &c->memory);
     set_model(&c->plan->model, c->model, c->plan);
     if (wants_dump(c, "plan")) {
         plan_print(c->plan, c->options->dump_stream);
@@ -155,6 +186,9 @@ static bool compile_model(struct compilation *c, struct err *err) {
     if (!plan_verify(c->plan, NULL, err)) {
         return err_prefix(err,
                           "the compiler made a plan its verifier rejects (please report this)");
+    }
+    if (!check_chunks(c, err)) {
+        return false;
     }
     if (c->options->explain) {
         explain_plan(c->plan, &c->graphs[MODEL_TRAIN], c->options->explain);
@@ -270,7 +304,7 @@ bool unet_compile_text(const char *file_name, const char *text,
     if (c.options->dump_pass && !known_pass(c.options->dump_pass)) {
         return unknown_pass(c.options->dump_pass, err);
     }
-    if (!check_disabled(c.options->disable, err)) {
+    if (!check_disabled(c.options->disable, err) || !check_memory(&c, err)) {
         return false;
     }
     bool ok =

@@ -21,8 +21,10 @@ struct unet_compile_options {
     FILE *
         diagnostics; /* where mistakes of the model are shown; NULL: nowhere, only counted in err */
     const char *disable; /* passes to leave out, separated by commas; NULL: none */
-    FILE *explain;       /* report of layers, sizes, operations and memory; NULL: none */
-    FILE *graph;         /* the graph of one program after all passes, for Graphviz; NULL: none */
+    const char *place;   /* strategies of placing tensors, separated by commas; NULL: all */
+    uint64_t max_allocation_bytes; /* blocks of memory larger than this are split; 0: none is */
+    FILE *explain;                 /* report of layers, sizes, operations and memory; NULL: none */
+    FILE *graph; /* the graph of one program after all passes, for Graphviz; NULL: none */
     const char *graph_program; /* "train_step" */
 };
 

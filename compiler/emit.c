@@ -116,8 +116,16 @@ static void emit_programs(struct plan *plan, const struct program *programs, siz
     plan->programs = ARENA_ARRAY(&plan->arena, struct plan_program, n_programs);
     for (size_t i = 0; i < n_programs; i++) {
         set_program(&plan->programs[i], &programs[i], plan);
-        plan->block_bytes[PLAN_BLOCK_ARENA] =
-            MAX(plan->block_bytes[PLAN_BLOCK_ARENA], plan->programs[i].arena_bytes);
+    }
+}
+
+static void emit_chunks(struct plan *plan, const struct lower_plan *lowered) {
+    for (int block = 0; block < PLAN_BLOCK_COUNT; block++) {
+        const struct memory_chunks *chunks = &lowered->chunks[block];
+        plan->block_bytes[block] = chunks->end_bytes;
+        plan->n_splits[block] = (uint32_t)chunks->splits.count;
+        plan->splits[block] =
+            copy_items(plan, chunks->splits.items, chunks->splits.count, sizeof(uint64_t));
     }
 }
 
@@ -130,15 +138,18 @@ static void emit_tables(struct plan *plan, const struct lower_plan *lowered) {
                                sizeof(struct plan_shader));
 }
 
-static void lower_programs(struct plan *plan, struct lower_plan *lowered, struct program *programs,
-                           size_t n_programs) {
+static void lower_programs(struct lower_plan *lowered, struct program *programs, size_t n_programs,
+                           uint64_t max_chunk_bytes) {
     for (size_t i = 0; i < n_programs; i++) {
         lower_graph(&programs[i].lower, lowered, programs[i].graph);
+    }
+    memory_limit_chunks(lowered, max_chunk_bytes);
+    for (size_t i = 0; i < n_programs; i++) {
         memory_place(&programs[i].lower, &programs[i].memory);
     }
     for (int block = 0; block < PLAN_BLOCK_COUNT; block++) {
         if (block != PLAN_BLOCK_ARENA) {
-            plan->block_bytes[block] = memory_place_block(lowered, block);
+            memory_place_block(lowered, block);
         }
     }
     for (size_t i = 0; i < n_programs; i++) {
@@ -161,19 +172,21 @@ static bool accumulates(const struct graph *const *graphs, size_t n_graphs) {
 
 struct plan *emit_plan(const struct graph *const *graphs, size_t n_graphs,
                        const struct param *const *params, size_t n_params,
-                       enum plan_optimiser optimiser) {
+                       enum plan_optimiser optimiser, const struct memory_options *memory) {
     struct plan *plan = calloc(1, sizeof(struct plan));
     struct program *programs = calloc(n_graphs, sizeof(struct program));
     bool adam = optimiser == PLAN_OPTIMISER_ADAM;
     struct lower_plan lowered;
     lower_plan_init(&lowered, &plan->arena, params, n_params, adam ? 2 : 1,
                     accumulates(graphs, n_graphs));
+    lowered.strategies = memory && memory->strategies ? memory->strategies : MEMORY_ALL;
     for (size_t i = 0; i < n_graphs; i++) {
         programs[i].graph = graphs[i];
     }
-    lower_programs(plan, &lowered, programs, n_graphs);
+    lower_programs(&lowered, programs, n_graphs, memory ? memory->max_chunk_bytes : 0);
     emit_params(plan, &lowered, adam);
     emit_programs(plan, programs, n_graphs);
+    emit_chunks(plan, &lowered);
     emit_tables(plan, &lowered);
     for (size_t i = 0; i < n_graphs; i++) {
         lower_free(&programs[i].lower);

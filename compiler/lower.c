@@ -86,6 +86,9 @@ void lower_plan_init(struct lower_plan *plan, struct arena *arena,
 void lower_plan_free(struct lower_plan *plan) {
     vec_free(&plan->tensors);
     vec_free(&plan->shaders);
+    for (int block = 0; block < PLAN_BLOCK_COUNT; block++) {
+        vec_free(&plan->chunks[block].splits);
+    }
 }
 
 static size_t param_index(const struct lower_plan *plan, const struct param *param) {

@@ -6,6 +6,7 @@
 #define UNET_LOWER_INTERNAL_H
 
 #include "compiler/lower.h"
+#include "compiler/memory.h"
 #include "compiler/model.h"
 
 /* Grows while programs are lowered; becomes a struct plan at the end. */
@@ -18,6 +19,8 @@ struct lower_plan {
     uint32_t *param_tensors;                        /* of parameter i */
     uint32_t (*state_tensors)[PLAN_MAX_STATES + 1]; /* the last: STATE_ACCUMULATOR */
     uint32_t control;
+    uint32_t strategies; /* of placing */
+    struct memory_chunks chunks[PLAN_BLOCK_COUNT];
 };
 
 /* One value's tensor, by the memory it means. */
@@ -54,8 +57,10 @@ struct memory_report {
     uint64_t arena_bytes, naive_bytes, lower_bound_bytes;
 };
 void memory_place(struct lower *lower, struct memory_report *report);
-/* Places all tensors of a block one after another; returns its size. */
-uint64_t memory_place_block(struct lower_plan *plan, enum plan_block block);
+/* Before any of it: chunks of at most so many bytes (0: any), larger where a tensor is. */
+void memory_limit_chunks(struct lower_plan *plan, uint64_t max_bytes);
+/* Places all tensors of a block one after another. */
+void memory_place_block(struct lower_plan *plan, enum plan_block block);
 
 /* barrier.c: marks the records that must wait for earlier ones, from byte ranges alone. After
  * memory_place. */

@@ -1,7 +1,8 @@
 /*
  * report_arena.c: "unetc --arena-svg": the memory plan of a program as a picture. To the right go
  * the records in order, upwards the addresses; a tensor is the rectangle from its first record to
- * its last and from its first byte to its last, so that no two rectangles may overlap. What hovers
+ * its last and from its first byte to its last, so that no two rectangles may overlap. An arena of
+ * several chunks is drawn as one range of addresses with a line at each border. What hovers
  * over a rectangle tells its name, size and records.
  */
 #include <math.h>
@@ -27,7 +28,8 @@ struct picture {
     const struct plan *plan;
     const struct plan_program *program;
     struct plan_lifetimes lifetimes;
-    double unit_bytes; /* of the labels at the axis */
+    uint64_t end_bytes; /* the highest address that is used */
+    double unit_bytes;  /* of the labels at the axis */
     const char *unit;
 };
 
@@ -36,7 +38,7 @@ static double x_of(const struct picture *p, double record) {
 }
 
 static double y_of(const struct picture *p, double address) {
-    const double all = p->program->arena_bytes > 0 ? (double)p->program->arena_bytes : 1;
+    const double all = p->end_bytes > 0 ? (double)p->end_bytes : 1;
     return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * address / all;
 }
 
@@ -62,7 +64,7 @@ static double tick_step(double range) {
 }
 
 static void print_axes(const struct picture *p) {
-    const double top = (double)p->program->arena_bytes / p->unit_bytes;
+    const double top = (double)p->end_bytes / p->unit_bytes;
     const double record_step = tick_step(p->program->n_records), byte_step = tick_step(top);
     for (double v = 0; v <= top; v += byte_step) {
         const double y = y_of(p, v * p->unit_bytes);
@@ -146,6 +148,18 @@ static void print_bound(const struct picture *p) {
     fputs("</text>\n", p->stream);
 }
 
+/* Lines where one allocation ends and the next starts. */
+static void print_splits(const struct picture *p) {
+    const uint64_t *splits = p->plan->splits[PLAN_BLOCK_ARENA];
+    for (uint32_t i = 0; i < p->plan->n_splits[PLAN_BLOCK_ARENA] && splits[i] < p->end_bytes; i++) {
+        const double y = y_of(p, (double)splits[i]);
+        fprintf(p->stream,
+                "<line x1='%d' y1='%.2f' x2='%d' y2='%.2f' stroke='#063' stroke-width='2'/>"
+                "<text x='%d' y='%.1f' text-anchor='end' fill='#063'>chunk %u</text>\n",
+                LEFT, y, WIDTH - RIGHT, y, WIDTH - RIGHT - 4, y - 4, i + 1);
+    }
+}
+
 static void print_head(const struct picture *p) {
     const struct plan_model *model = &p->plan->model;
     char arena[32], naive[32];
@@ -174,14 +188,19 @@ static void print_head(const struct picture *p) {
 
 void report_arena_svg(const struct plan *plan, const struct plan_program *program, FILE *stream) {
     struct picture p = {.stream = stream, .plan = plan, .program = program};
-    const bool large = program->arena_bytes >= (uint64_t)2 << 20;
-    p.unit_bytes = large ? 1024 * 1024 : program->arena_bytes >= 2048 ? 1024 : 1;
-    p.unit = large ? "MiB" : program->arena_bytes >= 2048 ? "KiB" : "bytes";
     plan_lifetimes_derive(plan, program, &p.lifetimes);
+    for (size_t i = 0; i < p.lifetimes.tensors.count; i++) {
+        const struct plan_lifetime *l = &p.lifetimes.tensors.items[i];
+        p.end_bytes = MAX(p.end_bytes, l->offset_bytes + l->size_bytes);
+    }
+    const bool large = p.end_bytes >= (uint64_t)2 << 20;
+    p.unit_bytes = large ? 1024 * 1024 : p.end_bytes >= 2048 ? 1024 : 1;
+    p.unit = large ? "MiB" : p.end_bytes >= 2048 ? "KiB" : "bytes";
     print_head(&p);
     print_axes(&p);
     for (size_t i = 0; i < p.lifetimes.tensors.count; i++)
         print_tensor(&p, i);
+    print_splits(&p);
     if (p.lifetimes.tensors.count > 0)
         print_bound(&p);
     fputs("</svg>\n", stream);

@@ -48,6 +48,30 @@ static void print_forcing(const struct plan *plan, const struct plan_lifetimes *
     vec_free(&alive);
 }
 
+/* What the program takes of each chunk of an arena that has several. */
+static void print_chunks(const struct plan *plan, const struct plan_program *program,
+                         FILE *stream) {
+    VEC(bool) flags = {0};
+    struct plan_chunks chunks;
+    char text[TEXT_BYTES];
+    for (uint32_t i = 0; i < plan->n_programs; i++)
+        vec_push(&flags, &plan->programs[i] == program);
+    plan_chunks_derive(plan, flags.items, &chunks);
+    vec_free(&flags);
+    bool first = true;
+    for (size_t i = 0; plan->n_splits[PLAN_BLOCK_ARENA] > 0 && i < chunks.items.count; i++) {
+        const struct plan_chunk *chunk = &chunks.items.items[i];
+        if (chunk->block != PLAN_BLOCK_ARENA || chunk->size_bytes == 0)
+            continue;
+        fprintf(stream, "%s%s", first ? "    in chunks of " : ", ",
+                report_bytes(chunk->size_bytes, text, sizeof(text)));
+        first = false;
+    }
+    if (!first)
+        fputc('\n', stream);
+    plan_chunks_free(&chunks);
+}
+
 /* "optimal" is said only of an arena that equals the bound. */
 static void print_certificate(const struct plan *plan, const struct plan_program *program,
                               FILE *stream) {
@@ -64,6 +88,7 @@ static void print_certificate(const struct plan *plan, const struct plan_program
     else
         fprintf(stream, "    arena %s, lower bound %s, gap %.2f %%\n", arena, bound,
                 100.0 * ((double)program->arena_bytes / (double)lifetimes.bound_bytes - 1));
+    print_chunks(plan, program, stream);
     if (lifetimes.tensors.count > 0) {
         fprintf(stream, "    without sharing memory %s, %.1f times as much\n",
                 report_bytes(program->naive_arena_bytes, arena, sizeof(arena)),

@@ -6,6 +6,7 @@
  */
 #include "runtime/exec.h"
 
+#include <stdio.h>
 #include <string.h>
 
 const char *const exec_block_names[PLAN_BLOCK_COUNT] = {"weights", "state", "arena", "io",
@@ -101,13 +102,38 @@ bool exec_open(struct unet_device *device, const struct exec_request *request, s
     return true;
 }
 
-bool exec_in_block(enum plan_block block, uint64_t block_bytes, uint64_t offset_bytes,
-                   uint64_t size_bytes, struct err *err) {
-    if (size_bytes <= block_bytes && offset_bytes <= block_bytes - size_bytes)
+struct exec_place exec_place_of(const struct plan_chunks *chunks,
+                                const struct plan_tensor *tensor) {
+    const uint32_t chunk = plan_chunk_find(chunks, tensor->block, tensor->offset_bytes);
+    return (struct exec_place){chunk,
+                               tensor->offset_bytes - chunks->items.items[chunk].begin_bytes};
+}
+
+bool exec_find(const struct plan_chunks *chunks, enum plan_block block, uint64_t offset_bytes,
+               uint64_t size_bytes, struct exec_place *place, struct err *err) {
+    const uint32_t number = plan_chunk_find(chunks, block, offset_bytes);
+    const struct plan_chunk *chunk = &chunks->items.items[number];
+    *place = (struct exec_place){number, offset_bytes - chunk->begin_bytes};
+    if (size_bytes <= chunk->size_bytes && place->offset_bytes <= chunk->size_bytes - size_bytes)
         return true;
+    char name[EXEC_CHUNK_TEXT];
     return err_set(err, ERR_INPUT,
-                   "bytes %llu to %llu of the %s block: the programs opened have %llu bytes there",
-                   (unsigned long long)offset_bytes,
-                   (unsigned long long)(offset_bytes + size_bytes), exec_block_names[block],
-                   (unsigned long long)block_bytes);
+                   "bytes %llu to %llu of the %s: the programs opened have %llu bytes there",
+                   (unsigned long long)place->offset_bytes,
+                   (unsigned long long)(place->offset_bytes + size_bytes),
+                   exec_chunk_name(chunks, number, name), (unsigned long long)chunk->size_bytes);
+}
+
+const char *exec_chunk_name(const struct plan_chunks *chunks, uint32_t chunk,
+                            char text[EXEC_CHUNK_TEXT]) {
+    const enum plan_block block = chunks->items.items[chunk].block;
+    const uint32_t first = plan_chunk_find(chunks, block, 0);
+    const bool is_split = chunk > first || (chunk + 1 < chunks->items.count &&
+                                            chunks->items.items[chunk + 1].block == block);
+    if (is_split)
+        snprintf(text, EXEC_CHUNK_TEXT, "%s block, chunk %u", exec_block_names[block],
+                 chunk - first);
+    else
+        snprintf(text, EXEC_CHUNK_TEXT, "%s block", exec_block_names[block]);
+    return text;
 }

@@ -10,6 +10,7 @@
 #ifndef UNET_EXEC_H
 #define UNET_EXEC_H
 
+#include "common/plan_memory.h"
 #include "runtime/runtime.h"
 
 struct exec;
@@ -26,11 +27,12 @@ struct exec_request {
     const struct plan *plan;
     struct plan_limits limits; /* what the plan was verified against: class and access path */
     const bool *programs;      /* plan->n_programs flags: which ones will run */
-    uint64_t block_bytes[PLAN_BLOCK_COUNT]; /* what these need; 0: not allocated */
+    const struct plan_chunks *chunks; /* what these need; outlives the executor */
     bool profile;
 };
 
 struct exec_ops {
+    /* Bytes within one chunk of a block, as those of a tensor are. */
     bool (*upload)(struct exec *exec, enum plan_block block, uint64_t offset_bytes,
                    const void *data, uint64_t size_bytes, struct err *err);
     bool (*download)(struct exec *exec, enum plan_block block, uint64_t offset_bytes, void *data,
@@ -57,6 +59,7 @@ struct exec_ops {
 struct exec {
     const struct exec_ops *ops;
     const struct plan *plan;
+    const struct plan_chunks *chunks; /* those with bytes are allocated, each by itself */
     enum plan_class class_;
     uint64_t batch_cost; /* the most that one batch should hold */
 };
@@ -126,8 +129,20 @@ bool exec_open(struct unet_device *device, const struct exec_request *request, s
 
 extern const char *const exec_block_names[PLAN_BLOCK_COUNT];
 
-/* Whether these bytes lie in a block of block_bytes. */
-bool exec_in_block(enum plan_block block, uint64_t block_bytes, uint64_t offset_bytes,
-                   uint64_t size_bytes, struct err *err);
+/* The place of bytes of a block: the number of the chunk that they all lie in, and where there.
+ * ERR_INPUT when that is not so, or nothing of the chunk was allocated. */
+struct exec_place {
+    uint32_t chunk;
+    uint64_t offset_bytes;
+};
+bool exec_find(const struct plan_chunks *chunks, enum plan_block block, uint64_t offset_bytes,
+               uint64_t size_bytes, struct exec_place *place, struct err *err);
+/* The same for a tensor of a verified plan that an opened program uses. */
+struct exec_place exec_place_of(const struct plan_chunks *chunks, const struct plan_tensor *tensor);
+
+/* "arena block", "arena block, chunk 2"; for messages. */
+#define EXEC_CHUNK_TEXT 48
+const char *exec_chunk_name(const struct plan_chunks *chunks, uint32_t chunk,
+                            char text[EXEC_CHUNK_TEXT]);
 
 #endif

@@ -18,8 +18,9 @@ struct unet_session {
     struct exec *exec;
     bool *programs; /* plan->n_programs: which ones are open */
     bool profile;
-    struct stepped *stepped; /* NULL: programs run as a whole */
-    uint64_t block_bytes[PLAN_BLOCK_COUNT];
+    struct stepped *stepped;                /* NULL: programs run as a whole */
+    struct plan_chunks chunks;              /* that the programs need */
+    uint64_t block_bytes[PLAN_BLOCK_COUNT]; /* the sums of them */
     float *packed; /* room for the largest parameter in the kernels' layout */
 };
 
@@ -133,6 +134,7 @@ static bool open_session(struct unet_session *session, const struct unet_session
     if (!plan_verify(plan, &limits, err) || !flag_programs(session, options, err) ||
         !open_params(session, err))
         return false;
+    plan_chunks_derive(plan, session->programs, &session->chunks);
     plan_block_bytes(plan, session->programs, session->block_bytes);
     if (limits.access != unet_device_get_info(session->device)->limits.access)
         log_print(LOG_INFO,
@@ -149,7 +151,7 @@ static bool open_session(struct unet_session *session, const struct unet_session
         request.programs = session->stepped->flags;
     }
     request.profile = session->profile;
-    memcpy(request.block_bytes, session->block_bytes, sizeof(request.block_bytes));
+    request.chunks = &session->chunks;
     return exec_open(session->device, &request, &session->exec, err);
 }
 
@@ -176,6 +178,7 @@ void unet_session_close(struct unet_session *session) {
     if (session->exec != NULL)
         session->exec->ops->close(session->exec);
     stepped_free(session->stepped);
+    plan_chunks_free(&session->chunks);
     free(session->packed);
     free(session->programs);
     free(session);

@@ -103,18 +103,19 @@ static json_t *describe_weights(const struct plan_weights *weights) {
 /* ---- needs against the device in hand ---- */
 
 struct needs {
-    uint64_t total_bytes, largest_bytes; /* of all blocks, of the largest */
+    uint64_t total_bytes, largest_bytes; /* of all blocks, of the largest chunk */
     enum plan_block largest;
 };
 
 static struct needs find_needs(const struct plan *plan, enum plan_use_case use_case) {
-    uint64_t block_bytes[PLAN_BLOCK_COUNT];
-    struct needs needs = {.total_bytes = plan_device_bytes(plan, use_case, block_bytes)};
-    for (int i = 0; i < PLAN_BLOCK_COUNT; i++)
-        if (block_bytes[i] > needs.largest_bytes) {
-            needs.largest_bytes = block_bytes[i];
-            needs.largest = (enum plan_block)i;
+    struct plan_chunks chunks;
+    struct needs needs = {.total_bytes = plan_use_chunks(plan, use_case, &chunks)};
+    for (size_t i = 0; i < chunks.items.count; i++)
+        if (chunks.items.items[i].size_bytes > needs.largest_bytes) {
+            needs.largest_bytes = chunks.items.items[i].size_bytes;
+            needs.largest = chunks.items.items[i].block;
         }
+    plan_chunks_free(&chunks);
     return needs;
 }
 
@@ -134,7 +135,8 @@ static void print_fit(const char *title, struct needs needs,
         printf("  does not fit: %s too much\n",
                cmd_format_bytes(needs.total_bytes - device->memory_bytes, b, sizeof(b)));
     else
-        printf("  does not fit: block %s of %s, one allocation is at most %s\n",
+        printf("  does not fit: %s of %s in one piece, an allocation is at most %s "
+               "(unetc --max-allocation)\n",
                block_names[needs.largest], cmd_format_bytes(needs.largest_bytes, b, sizeof(b)),
                cmd_format_bytes(device->limits.max_allocation_bytes, c, sizeof(c)));
 }
@@ -163,6 +165,23 @@ static void describe_needs(const struct plan *plan, const struct unet_device_inf
 
 /* ---- the plan ---- */
 
+/* Bytes of each chunk of each block. */
+static json_t *describe_chunks(const struct plan *plan) {
+    struct plan_chunks chunks;
+    json_t *object = json_object();
+    plan_chunks_derive(plan, NULL, &chunks);
+    for (int block = 0; block < PLAN_BLOCK_COUNT; block++)
+        json_object_set_new(object, block_names[block], json_array());
+    for (size_t i = 0; i < chunks.items.count; i++) {
+        const struct plan_chunk *chunk = &chunks.items.items[i];
+        if (chunk->size_bytes > 0)
+            json_array_append_new(json_object_get(object, block_names[chunk->block]),
+                                  json_integer((json_int_t)chunk->size_bytes));
+    }
+    plan_chunks_free(&chunks);
+    return object;
+}
+
 static json_t *describe_plan(const struct plan *plan) {
     const struct plan_model *model = &plan->model;
     char hash[20];
@@ -177,6 +196,7 @@ static json_t *describe_plan(const struct plan *plan) {
     }
     json_object_set_new(memory, "accumulator_bytes",
                         json_integer((json_int_t)plan_accumulator_bytes(plan)));
+    json_object_set_new(memory, "chunks", describe_chunks(plan));
     return json_pack(
         "{s:s, s:s, s:s, s:s, s:i, s:[i,i,i,i], s:[i,i,i,i], s:[i,i], s:[i,i], s:s, s:s, s:f, s:s, "
         "s:i, s:i, s:f, s:o, s:o, s:o, s:I, s:i, s:o, s:o}",
@@ -259,9 +279,13 @@ static void print_programs(const struct plan *plan) {
 static void print_memory(const struct plan *plan) {
     char text[32];
     printf("\ndevice memory\n");
-    for (int i = 0; i < PLAN_BLOCK_COUNT; i++)
-        printf("  %-8s %12s\n", block_names[i],
+    for (int i = 0; i < PLAN_BLOCK_COUNT; i++) {
+        printf("  %-8s %12s", block_names[i],
                cmd_format_bytes(plan->block_bytes[i], text, sizeof(text)));
+        if (plan->n_splits[i] > 0)
+            printf(" in %u allocations", plan->n_splits[i] + 1);
+        printf("\n");
+    }
     if (plan_accumulator_bytes(plan) > 0)
         printf("  %-8s %12s of the state: gradients of earlier batches\n", "",
                cmd_format_bytes(plan_accumulator_bytes(plan), text, sizeof(text)));

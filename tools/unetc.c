@@ -16,7 +16,8 @@
 
 struct compile_values {
     struct cli_common common;
-    const char *output, *dump, *disable, *verify, *arena_svg, *graph, *program;
+    const char *output, *dump, *disable, *verify, *arena_svg, *graph, *program, *place;
+    uint64_t max_allocation_bytes;
     struct cli_list set;
     bool diff;
     const char *explain; /* NULL: not given */
@@ -46,6 +47,12 @@ static const struct cli_option compile_options[] = {
     {"disable", 0, CLI_TEXT, "PASSES", offsetof(struct compile_values, disable), false, NULL,
      "passes to leave out, separated by commas, of mask, index, fuse, recompute, order, skip, "
      "inplace"},
+    {"place", 0, CLI_TEXT, "STRATEGIES", offsetof(struct compile_values, place), false, NULL,
+     "how to place tensors, separated by commas: the best of size, breadth, duration, start, "
+     "best-fit, stacks, then search; without it all of them"},
+    {"max-allocation", 0, CLI_BYTES, "SIZE", offsetof(struct compile_values, max_allocation_bytes),
+     false, NULL,
+     "the most that the device allocates at once, such as 1GiB: larger blocks are split"},
     {"arena-svg", 0, CLI_TEXT, "FILE.svg", offsetof(struct compile_values, arena_svg), false, NULL,
      "draw the memory plan of a program: address against record"},
     {"graph", 0, CLI_TEXT, "FILE.dot", offsetof(struct compile_values, graph), false, NULL,
@@ -70,7 +77,8 @@ static const struct cli_option common_options[] = {
 static bool has_compile_option(const struct compile_values *values) {
     return values->output != NULL || values->set.count > 0 || values->explain != NULL ||
            values->memory_bytes > 0 || values->dump != NULL || values->disable != NULL ||
-           values->arena_svg != NULL || values->graph != NULL || values->program != NULL;
+           values->place != NULL || values->max_allocation_bytes > 0 || values->arena_svg != NULL ||
+           values->graph != NULL || values->program != NULL;
 }
 
 static bool load_plan(const char *path, struct plan **out, struct err *err) {
@@ -160,6 +168,8 @@ static bool compile_fitting(const struct compile_values *values, const char **se
         .dump_pass = values->dump,
         .dump_stream = stdout,
         .disable = values->disable,
+        .place = values->place,
+        .max_allocation_bytes = values->max_allocation_bytes,
         .diagnostics = stderr,
         .explain = values->explain != NULL && !wants_table ? stdout : NULL,
         .graph = pictures->graph,

@@ -39,8 +39,7 @@ struct cpu_program {
 struct cpu_exec {
     struct exec base; /* first: the runtime's view */
     struct cpu_device *device;
-    uint8_t *blocks[PLAN_BLOCK_COUNT];
-    uint64_t block_bytes[PLAN_BLOCK_COUNT];
+    uint8_t **chunks;             /* as base.chunks; NULL: not needed */
     struct cpu_program *programs; /* of the plan */
     struct cpu_program *current;  /* the one that is being prepared or run */
     bool profile;
@@ -56,50 +55,55 @@ static struct cpu_exec *cpu_exec_of(struct exec *exec) {
 
 static bool cpu_upload(struct exec *exec, enum plan_block block, uint64_t offset_bytes,
                        const void *data, uint64_t size_bytes, struct err *err) {
-    struct cpu_exec *cpu = cpu_exec_of(exec);
-    if (!exec_in_block(block, cpu->block_bytes[block], offset_bytes, size_bytes, err))
+    struct exec_place place;
+    if (!exec_find(exec->chunks, block, offset_bytes, size_bytes, &place, err))
         return false;
-    memcpy(cpu->blocks[block] + offset_bytes, data, size_bytes);
+    memcpy(cpu_exec_of(exec)->chunks[place.chunk] + place.offset_bytes, data, size_bytes);
     return true;
 }
 
 static bool cpu_download(struct exec *exec, enum plan_block block, uint64_t offset_bytes,
                          void *data, uint64_t size_bytes, struct err *err) {
-    const struct cpu_exec *cpu = cpu_exec_of(exec);
-    if (!exec_in_block(block, cpu->block_bytes[block], offset_bytes, size_bytes, err))
+    struct exec_place place;
+    if (!exec_find(exec->chunks, block, offset_bytes, size_bytes, &place, err))
         return false;
-    memcpy(data, cpu->blocks[block] + offset_bytes, size_bytes);
+    memcpy(data, cpu_exec_of(exec)->chunks[place.chunk] + place.offset_bytes, size_bytes);
     return true;
 }
 
-static bool allocate_block(struct cpu_exec *cpu, enum plan_block block, uint64_t size_bytes,
+static bool allocate_chunk(struct cpu_exec *cpu, uint32_t index, uint64_t size_bytes,
                            struct err *err) {
     void *memory = cpu_memory_allocate(size_bytes);
     if (memory == NULL) {
-        err_set(err, ERR_DEVICE, "out of memory for the %s block of %llu bytes",
-                exec_block_names[block], (unsigned long long)size_bytes);
+        char name[EXEC_CHUNK_TEXT];
+        err_set(err, ERR_DEVICE, "out of memory for the %s of %llu bytes",
+                exec_chunk_name(cpu->base.chunks, index, name), (unsigned long long)size_bytes);
         return err_hint(err, "compile the model with a smaller batch, tile or width");
     }
-    cpu->blocks[block] = memory;
-    cpu->block_bytes[block] = size_bytes;
+    cpu->chunks[index] = memory;
     return true;
 }
 
-static bool allocate_blocks(struct cpu_exec *cpu, const uint64_t block_bytes[PLAN_BLOCK_COUNT],
-                            struct err *err) {
+static bool allocate_chunks(struct cpu_exec *cpu, struct err *err) {
+    const struct plan_chunks *chunks = cpu->base.chunks;
     const uint64_t there = cpu->device->base.info.memory_bytes;
     uint64_t total = 0;
-    for (int i = 0; i < PLAN_BLOCK_COUNT; i++) {
-        if (block_bytes[i] > there - total) {
+    cpu->chunks = calloc(chunks->items.count, sizeof(*cpu->chunks));
+    if (cpu->chunks == NULL)
+        return err_set(err, ERR_DEVICE, "out of memory for a session");
+    for (uint32_t i = 0; i < chunks->items.count; i++) {
+        const uint64_t size_bytes = chunks->items.items[i].size_bytes;
+        if (size_bytes > there - total) {
+            char name[EXEC_CHUNK_TEXT];
             err_set(err, ERR_DEVICE,
-                    "the %s block needs %llu bytes, the machine has %llu, %llu of them taken by "
+                    "the %s needs %llu bytes, the machine has %llu, %llu of them taken by "
                     "other blocks",
-                    exec_block_names[i], (unsigned long long)block_bytes[i],
+                    exec_chunk_name(chunks, i, name), (unsigned long long)size_bytes,
                     (unsigned long long)there, (unsigned long long)total);
             return err_hint(err, "compile the model with a smaller batch, tile or width");
         }
-        total += block_bytes[i];
-        if (block_bytes[i] > 0 && !allocate_block(cpu, (enum plan_block)i, block_bytes[i], err))
+        total += size_bytes;
+        if (size_bytes > 0 && !allocate_chunk(cpu, i, size_bytes, err))
             return false;
     }
     return true;
@@ -121,9 +125,11 @@ static void cpu_report(const struct exec *exec, struct unet_memory_report *repor
         .staging_bytes =
             cpu->shared_bytes + cpu->scratch_bytes * cpu_pool_threads(cpu->device->pool)};
     report->total_bytes = report->staging_bytes;
-    for (int i = 0; i < PLAN_BLOCK_COUNT; i++) {
-        report->block_bytes[i] = cpu->block_bytes[i];
-        report->total_bytes += cpu->block_bytes[i];
+    for (uint32_t i = 0; i < exec->chunks->items.count; i++) {
+        const struct plan_chunk *chunk = &exec->chunks->items.items[i];
+        const uint64_t size_bytes = cpu->chunks[i] != NULL ? chunk->size_bytes : 0;
+        report->block_bytes[chunk->block] += size_bytes;
+        report->total_bytes += size_bytes;
     }
 }
 
@@ -153,7 +159,8 @@ static bool cpu_dispatch(struct exec *exec, const struct exec_piece *piece, stru
                        kernel_table[record->kernel].name);
     for (uint32_t i = 0; i < kernel_table[record->kernel].n_bindings; i++) {
         const struct plan_tensor *tensor = &exec->plan->tensors[record->tensors[i]];
-        step.bindings[i] = cpu->blocks[tensor->block] + tensor->offset_bytes;
+        const struct exec_place place = exec_place_of(exec->chunks, tensor);
+        step.bindings[i] = cpu->chunks[place.chunk] + place.offset_bytes;
         step.binding_bytes[i] = tensor->size_bytes;
     }
     for (uint32_t i = 0; i < step.kernel->n_phases; i++) {
@@ -209,9 +216,9 @@ static void add_time(struct cpu_program *program, const struct cpu_phase *at) {
     span->end_ns = program->mark_ns = clock_now_ns() - program->start_ns;
 }
 
-static void open_blocks(const struct cpu_exec *cpu) {
-    for (int i = 0; i < PLAN_BLOCK_COUNT; i++)
-        cpu_guard_open(cpu->blocks[i], cpu->block_bytes[i]);
+static void open_chunks(const struct cpu_exec *cpu) {
+    for (size_t i = 0; i < cpu->base.chunks->items.count; i++)
+        cpu_guard_open(cpu->chunks[i], cpu->base.chunks->items.items[i].size_bytes);
 }
 
 /* Before the phase: only the tensors of its step may be touched. */
@@ -220,8 +227,8 @@ static void guard_phase(const struct cpu_exec *cpu, size_t phase) {
     if (!CPU_GUARD || phase >= program->phases.count)
         return;
     const struct cpu_step *step = &program->steps.items[program->phases.items[phase].step];
-    for (int i = 0; i < PLAN_BLOCK_COUNT; i++)
-        cpu_guard_close(cpu->blocks[i], cpu->block_bytes[i]);
+    for (size_t i = 0; i < cpu->base.chunks->items.count; i++)
+        cpu_guard_close(cpu->chunks[i], cpu->base.chunks->items.items[i].size_bytes);
     for (int i = 0; i < KERNEL_MAX_BINDINGS; i++)
         cpu_guard_open(step->bindings[i], step->binding_bytes[i]);
 }
@@ -247,7 +254,7 @@ static bool cpu_run(struct exec *exec, uint32_t program, struct err *err) {
     prepared->start_ns = clock_now_ns();
     guard_phase(cpu, 0);
     cpu_pool_run(cpu->device->pool, &work);
-    open_blocks(cpu);
+    open_chunks(cpu);
     prepared->has_run = true;
     return true;
 }
@@ -272,8 +279,9 @@ static void cpu_close(struct exec *exec) {
         free(cpu->programs[i].spans);
     }
     free(cpu->programs);
-    for (int i = 0; i < PLAN_BLOCK_COUNT; i++)
-        free(cpu->blocks[i]);
+    for (size_t i = 0; cpu->chunks != NULL && i < exec->chunks->items.count; i++)
+        free(cpu->chunks[i]);
+    free(cpu->chunks);
     free(cpu->shared);
     free(cpu->scratch);
     free(cpu);
@@ -298,6 +306,7 @@ static bool cpu_open(struct unet_device *device, const struct exec_request *requ
         return err_set(err, ERR_DEVICE, "out of memory for a session");
     cpu->base = (struct exec){.ops = &cpu_ops,
                               .plan = request->plan,
+                              .chunks = request->chunks,
                               .class_ = request->limits.class_,
                               .batch_cost = UINT64_MAX};
     cpu->device = (struct cpu_device *)device;
@@ -305,7 +314,7 @@ static bool cpu_open(struct unet_device *device, const struct exec_request *requ
     cpu->programs = calloc(MAX(request->plan->n_programs, 1u), sizeof(*cpu->programs));
     if (cpu->programs == NULL)
         err_set(err, ERR_DEVICE, "out of memory for %u programs", request->plan->n_programs);
-    if (cpu->programs == NULL || !allocate_blocks(cpu, request->block_bytes, err)) {
+    if (cpu->programs == NULL || !allocate_chunks(cpu, err)) {
         cpu_close(&cpu->base);
         return false;
     }

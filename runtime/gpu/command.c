@@ -159,9 +159,10 @@ static bool make_set(struct gpu_commands *commands, const struct plan_record *re
         return false;
     for (uint32_t i = 0; i < count; i++) {
         const struct plan_tensor *tensor = &plan->tensors[record->tensors[i]];
+        const struct exec_place place = exec_place_of(commands->memory->chunks, tensor);
         buffers[i] =
-            (VkDescriptorBufferInfo){.buffer = commands->memory->blocks[tensor->block].handle,
-                                     .offset = tensor->offset_bytes,
+            (VkDescriptorBufferInfo){.buffer = commands->memory->buffers[place.chunk].handle,
+                                     .offset = place.offset_bytes,
                                      .range = tensor->size_bytes};
         writes[i] = (VkWriteDescriptorSet){.sType = VK_STRUCTURE_TYPE_WRITE_DESCRIPTOR_SET,
                                            .dstSet = commands->set,
@@ -181,8 +182,9 @@ static void push_params(struct gpu_commands *commands, const struct plan_record 
     memcpy(bytes, record->params, GPU_PARAM_BYTES);
     for (uint32_t i = 0; i < kernel_table[record->kernel].n_bindings; i++) {
         const struct plan_tensor *tensor = &plan->tensors[record->tensors[i]];
+        const struct exec_place place = exec_place_of(commands->memory->chunks, tensor);
         const VkDeviceAddress address =
-            commands->memory->blocks[tensor->block].address + tensor->offset_bytes;
+            commands->memory->buffers[place.chunk].address + place.offset_bytes;
         const uint32_t halves[2] = {(uint32_t)address, (uint32_t)(address >> 32)};
         memcpy(bytes + GPU_PARAM_BYTES + sizeof(halves) * i, halves, sizeof(halves));
     }

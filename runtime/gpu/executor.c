@@ -99,10 +99,11 @@ static bool gpu_open(struct unet_device *device, const struct exec_request *requ
     gpu->device = (struct gpu_device *)device;
     gpu->base = (struct exec){.ops = &gpu_ops,
                               .plan = request->plan,
+                              .chunks = request->chunks,
                               .class_ = request->limits.class_,
                               .batch_cost = gpu_batch_cost(gpu->device->facts.type)};
     const enum plan_access access = request->limits.access;
-    if (!gpu_memory_open(&gpu->memory, gpu->device, request->block_bytes, access, err) ||
+    if (!gpu_memory_open(&gpu->memory, gpu->device, request->chunks, access, err) ||
         !gpu_pipelines_open(&gpu->pipelines, gpu->device, request->plan, access, err) ||
         !gpu_commands_open(&gpu->commands, gpu->device, &gpu->memory, &gpu->pipelines, request,
                            err)) {

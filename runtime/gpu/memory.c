@@ -3,6 +3,7 @@
  */
 #include "runtime/gpu/memory.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #define STAGING_BYTES ((uint64_t)8 << 20)
@@ -72,6 +73,12 @@ static bool no_room(const struct gpu_device *device, const char *what, uint64_t 
             (double)device->base.info.memory_bytes * mib,
             (double)gpu_device_free_bytes(device) * mib,
             (double)device->base.info.limits.max_allocation_bytes * mib, gpu_result_name(result));
+    const uint64_t most_bytes = device->base.info.limits.max_allocation_bytes;
+    if (size_bytes > most_bytes)
+        return err_hint(err,
+                        "compile the model with unetc --max-allocation %llu, or with a smaller "
+                        "batch, tile or width",
+                        (unsigned long long)most_bytes);
     return err_hint(err, "compile the model with a smaller batch, tile or width, or choose another "
                          "device");
 }
@@ -129,36 +136,47 @@ static bool is_shared(enum plan_block block) {
     return block == PLAN_BLOCK_IO || block == PLAN_BLOCK_CONTROL;
 }
 
-static bool open_blocks(struct gpu_memory *memory, const uint64_t *block_bytes, struct err *err) {
+static bool open_chunk(struct gpu_memory *memory, uint32_t index, struct err *err) {
     const VkBufferUsageFlags copies =
         VK_BUFFER_USAGE_TRANSFER_SRC_BIT | VK_BUFFER_USAGE_TRANSFER_DST_BIT;
     const VkBufferUsageFlags usage =
         copies | VK_BUFFER_USAGE_STORAGE_BUFFER_BIT |
         (memory->with_addresses ? VK_BUFFER_USAGE_SHADER_DEVICE_ADDRESS_BIT : 0);
     const struct memory_wish host = {VISIBLE, VK_MEMORY_PROPERTY_HOST_CACHED_BIT};
+    const struct plan_chunk *chunk = &memory->chunks->items.items[index];
+    const bool shared = is_shared(chunk->block);
+    const struct memory_wish wish = {VK_MEMORY_PROPERTY_DEVICE_LOCAL_BIT, shared ? VISIBLE : 0};
+    char what[EXEC_CHUNK_TEXT + 16];
+    exec_chunk_name(memory->chunks, index, what);
+    if (!buffer_open(memory, what, chunk->size_bytes, usage, wish, &memory->buffers[index], err))
+        return false;
+    if (memory->buffers[index].mapped != NULL || !shared)
+        return true;
+    strcat(what, "'s mirror");
+    return buffer_open(memory, what, chunk->size_bytes, copies, host, &memory->mirrors[index], err);
+}
+
+static bool open_chunks(struct gpu_memory *memory, struct err *err) {
+    const size_t count = memory->chunks->items.count;
     uint64_t staging_bytes = 0;
-    for (int i = 0; i < PLAN_BLOCK_COUNT; i++) {
-        struct gpu_buffer *block = &memory->blocks[i];
-        char what[64];
-        if (block_bytes[i] == 0)
+    memory->buffers = calloc(count, sizeof(*memory->buffers));
+    memory->mirrors = calloc(count, sizeof(*memory->mirrors));
+    if (memory->buffers == NULL || memory->mirrors == NULL)
+        return err_set(err, ERR_DEVICE, "out of memory for a session");
+    for (uint32_t i = 0; i < count; i++) {
+        const struct plan_chunk *chunk = &memory->chunks->items.items[i];
+        if (chunk->size_bytes == 0)
             continue;
-        const struct memory_wish wish = {VK_MEMORY_PROPERTY_DEVICE_LOCAL_BIT,
-                                         is_shared(i) ? VISIBLE : 0};
-        strcpy(what, exec_block_names[i]);
-        strcat(what, " block");
-        if (!buffer_open(memory, what, block_bytes[i], usage, wish, block, err))
+        if (!open_chunk(memory, i, err))
             return false;
-        if (block->mapped != NULL)
-            continue;
-        strcat(what, "'s mirror");
-        if (is_shared(i) &&
-            !buffer_open(memory, what, block_bytes[i], copies, host, &memory->mirrors[i], err))
-            return false;
-        if (!is_shared(i))
-            staging_bytes = MAX(staging_bytes, MIN(block_bytes[i], STAGING_BYTES));
+        if (memory->buffers[i].mapped == NULL && !is_shared(chunk->block))
+            staging_bytes = MAX(staging_bytes, MIN(chunk->size_bytes, STAGING_BYTES));
     }
-    return staging_bytes == 0 || buffer_open(memory, "staging buffer", staging_bytes, copies, host,
-                                             &memory->staging, err);
+    const struct memory_wish host = {VISIBLE, VK_MEMORY_PROPERTY_HOST_CACHED_BIT};
+    return staging_bytes == 0 ||
+           buffer_open(memory, "staging buffer", staging_bytes,
+                       VK_BUFFER_USAGE_TRANSFER_SRC_BIT | VK_BUFFER_USAGE_TRANSFER_DST_BIT, host,
+                       &memory->staging, err);
 }
 
 static bool open_commands(struct gpu_memory *memory, struct err *err) {
@@ -181,11 +199,10 @@ static bool open_commands(struct gpu_memory *memory, struct err *err) {
 }
 
 bool gpu_memory_open(struct gpu_memory *memory, struct gpu_device *device,
-                     const uint64_t block_bytes[PLAN_BLOCK_COUNT], enum plan_access access,
-                     struct err *err) {
-    *memory =
-        (struct gpu_memory){.device = device, .with_addresses = access == PLAN_ACCESS_ADDRESS};
-    return open_blocks(memory, block_bytes, err) && open_commands(memory, err);
+                     const struct plan_chunks *chunks, enum plan_access access, struct err *err) {
+    *memory = (struct gpu_memory){
+        .device = device, .with_addresses = access == PLAN_ACCESS_ADDRESS, .chunks = chunks};
+    return open_chunks(memory, err) && open_commands(memory, err);
 }
 
 void gpu_memory_close(struct gpu_memory *memory) {
@@ -195,10 +212,14 @@ void gpu_memory_close(struct gpu_memory *memory) {
     vkDestroyFence(device, memory->fence, NULL);
     vkDestroyCommandPool(device, memory->pool, NULL);
     buffer_close(memory->device, &memory->staging);
-    for (int i = 0; i < PLAN_BLOCK_COUNT; i++) {
-        buffer_close(memory->device, &memory->mirrors[i]);
-        buffer_close(memory->device, &memory->blocks[i]);
+    for (size_t i = 0; i < memory->chunks->items.count; i++) {
+        if (memory->mirrors != NULL)
+            buffer_close(memory->device, &memory->mirrors[i]);
+        if (memory->buffers != NULL)
+            buffer_close(memory->device, &memory->buffers[i]);
     }
+    free(memory->mirrors);
+    free(memory->buffers);
     *memory = (struct gpu_memory){.device = NULL};
 }
 
@@ -229,27 +250,30 @@ static bool copy_now(struct gpu_memory *memory, VkBuffer from, VkBuffer to, VkBu
            gpu_check(vkResetFences(device, 1, &memory->fence), err, "copy");
 }
 
-/* The bytes of a block as the host sees them, or NULL. */
-static uint8_t *visible(const struct gpu_memory *memory, enum plan_block block) {
-    void *mapped = memory->blocks[block].mapped;
-    return mapped != NULL ? mapped : memory->mirrors[block].mapped;
+/* The bytes at a place as the host sees them, or NULL. */
+static uint8_t *visible(const struct gpu_memory *memory, struct exec_place place) {
+    uint8_t *mapped = memory->buffers[place.chunk].mapped;
+    if (mapped == NULL)
+        mapped = memory->mirrors[place.chunk].mapped;
+    return mapped != NULL ? mapped + place.offset_bytes : NULL;
 }
 
 bool gpu_memory_upload(struct gpu_memory *memory, enum plan_block block, uint64_t offset_bytes,
                        const void *data, uint64_t size_bytes, struct err *err) {
-    if (!exec_in_block(block, memory->blocks[block].size_bytes, offset_bytes, size_bytes, err))
+    struct exec_place place;
+    if (!exec_find(memory->chunks, block, offset_bytes, size_bytes, &place, err))
         return false;
-    uint8_t *host = visible(memory, block);
+    uint8_t *host = visible(memory, place);
     if (host != NULL) {
-        memcpy(host + offset_bytes, data, size_bytes);
+        memcpy(host, data, size_bytes);
         return true;
     }
     const struct gpu_buffer *staging = &memory->staging;
     for (uint64_t done = 0; done < size_bytes;) {
         const uint64_t part = MIN(size_bytes - done, staging->size_bytes);
-        const VkBufferCopy region = {.dstOffset = offset_bytes + done, .size = part};
+        const VkBufferCopy region = {.dstOffset = place.offset_bytes + done, .size = part};
         memcpy(staging->mapped, (const uint8_t *)data + done, part);
-        if (!copy_now(memory, staging->handle, memory->blocks[block].handle, region, err))
+        if (!copy_now(memory, staging->handle, memory->buffers[place.chunk].handle, region, err))
             return false;
         done += part;
     }
@@ -258,18 +282,19 @@ bool gpu_memory_upload(struct gpu_memory *memory, enum plan_block block, uint64_
 
 bool gpu_memory_download(struct gpu_memory *memory, enum plan_block block, uint64_t offset_bytes,
                          void *data, uint64_t size_bytes, struct err *err) {
-    if (!exec_in_block(block, memory->blocks[block].size_bytes, offset_bytes, size_bytes, err))
+    struct exec_place place;
+    if (!exec_find(memory->chunks, block, offset_bytes, size_bytes, &place, err))
         return false;
-    const uint8_t *host = visible(memory, block);
+    const uint8_t *host = visible(memory, place);
     if (host != NULL) {
-        memcpy(data, host + offset_bytes, size_bytes);
+        memcpy(data, host, size_bytes);
         return true;
     }
     const struct gpu_buffer *staging = &memory->staging;
     for (uint64_t done = 0; done < size_bytes;) {
         const uint64_t part = MIN(size_bytes - done, staging->size_bytes);
-        const VkBufferCopy region = {.srcOffset = offset_bytes + done, .size = part};
-        if (!copy_now(memory, memory->blocks[block].handle, staging->handle, region, err))
+        const VkBufferCopy region = {.srcOffset = place.offset_bytes + done, .size = part};
+        if (!copy_now(memory, memory->buffers[place.chunk].handle, staging->handle, region, err))
             return false;
         memcpy((uint8_t *)data + done, staging->mapped, part);
         done += part;
@@ -285,12 +310,12 @@ void gpu_memory_record_in(const struct gpu_memory *memory, VkCommandBuffer comma
                 VK_ACCESS_SHADER_READ_BIT | VK_ACCESS_SHADER_WRITE_BIT |
                     VK_ACCESS_TRANSFER_READ_BIT | VK_ACCESS_TRANSFER_WRITE_BIT);
     bool copied = false;
-    for (int i = 0; i < PLAN_BLOCK_COUNT; i++) {
+    for (size_t i = 0; i < memory->chunks->items.count; i++) {
         const struct gpu_buffer *mirror = &memory->mirrors[i];
         if (mirror->handle == VK_NULL_HANDLE)
             continue;
         const VkBufferCopy region = {.size = mirror->size_bytes};
-        vkCmdCopyBuffer(commands, mirror->handle, memory->blocks[i].handle, 1, &region);
+        vkCmdCopyBuffer(commands, mirror->handle, memory->buffers[i].handle, 1, &region);
         copied = true;
     }
     if (copied)
@@ -305,12 +330,12 @@ void gpu_memory_record_out(const struct gpu_memory *memory, VkCommandBuffer comm
                 VK_ACCESS_TRANSFER_READ_BIT | VK_ACCESS_TRANSFER_WRITE_BIT |
                     VK_ACCESS_HOST_READ_BIT);
     bool copied = false;
-    for (int i = 0; i < PLAN_BLOCK_COUNT; i++) {
+    for (size_t i = 0; i < memory->chunks->items.count; i++) {
         const struct gpu_buffer *mirror = &memory->mirrors[i];
         if (mirror->handle == VK_NULL_HANDLE)
             continue;
         const VkBufferCopy region = {.size = mirror->size_bytes};
-        vkCmdCopyBuffer(commands, memory->blocks[i].handle, mirror->handle, 1, &region);
+        vkCmdCopyBuffer(commands, memory->buffers[i].handle, mirror->handle, 1, &region);
         copied = true;
     }
     if (copied)
@@ -320,10 +345,10 @@ void gpu_memory_record_out(const struct gpu_memory *memory, VkCommandBuffer comm
 
 void gpu_memory_report(const struct gpu_memory *memory, struct unet_memory_report *report) {
     *report = (struct unet_memory_report){.staging_bytes = memory->staging.size_bytes};
-    for (int i = 0; i < PLAN_BLOCK_COUNT; i++) {
-        report->block_bytes[i] = memory->blocks[i].size_bytes;
+    for (size_t i = 0; i < memory->chunks->items.count; i++) {
+        report->block_bytes[memory->chunks->items.items[i].block] += memory->buffers[i].size_bytes;
         report->staging_bytes += memory->mirrors[i].size_bytes;
-        report->total_bytes += report->block_bytes[i];
+        report->total_bytes += memory->buffers[i].size_bytes;
     }
     report->total_bytes += report->staging_bytes;
 }

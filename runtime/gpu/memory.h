@@ -1,6 +1,6 @@
 /*
- * memory.h: the plan's blocks on a device, one buffer with one allocation each, and copies between
- * them and the host.
+ * memory.h: the plan's blocks on a device, a buffer with an allocation of its own for each chunk of
+ * them, and copies between them and the host.
  *
  * The io and control blocks are memory that both sides see, where the device has such; else each
  * has a mirror on the host's side, which every program copies in before its first dispatch and out
@@ -23,17 +23,17 @@ struct gpu_buffer {
 struct gpu_memory {
     struct gpu_device *device;
     bool with_addresses;
-    struct gpu_buffer blocks[PLAN_BLOCK_COUNT];
-    struct gpu_buffer mirrors[PLAN_BLOCK_COUNT]; /* of io and control, where needed */
-    struct gpu_buffer staging;                   /* where a block is not mapped */
+    const struct plan_chunks *chunks;
+    struct gpu_buffer *buffers; /* of each chunk; without a handle where nothing is needed */
+    struct gpu_buffer *mirrors; /* of chunks of io and control, where needed */
+    struct gpu_buffer staging;  /* where a chunk is not mapped */
     VkCommandPool pool;
     VkCommandBuffer commands;
     VkFence fence;
 };
 
 bool gpu_memory_open(struct gpu_memory *memory, struct gpu_device *device,
-                     const uint64_t block_bytes[PLAN_BLOCK_COUNT], enum plan_access access,
-                     struct err *err);
+                     const struct plan_chunks *chunks, enum plan_access access, struct err *err);
 void gpu_memory_close(struct gpu_memory *memory); /* safe after a failed open */
 
 bool gpu_memory_upload(struct gpu_memory *memory, enum plan_block block, uint64_t offset_bytes,

@@ -33,8 +33,7 @@ struct peak_params {
     uint32_t number; /* passes of multiply-adds; the vec4 that a copy begins with */
     float factor, addend;
 };
-#define FROM PLAN_BLOCK_WEIGHTS /* the two buffers take the places of two blocks */
-#define TO PLAN_BLOCK_ARENA
+enum { FROM, TO }; /* the two buffers: chunks that stand for nothing of a plan */
 
 /*
  * Work groups: enough of them to fill a large GPU several times, or the few threads of a CPU. A
@@ -55,6 +54,7 @@ struct gpu_peak {
     struct peak_shape shape;
     uint32_t next_part; /* to copy */
     enum plan_access access;
+    struct plan_chunks chunks;
     struct gpu_memory memory;
     struct plan plan; /* of nothing but the shaders */
     struct plan_shader shaders[EXEC_PEAK_COUNT];
@@ -76,8 +76,8 @@ static void push_params(const struct gpu_peak *peak, uint32_t number) {
     const bool addresses = peak->access == PLAN_ACCESS_ADDRESS;
     uint8_t bytes[GPU_PARAM_BYTES + GPU_ADDRESS_BYTES] = {0};
     memcpy(bytes, &params, sizeof(params));
-    const VkDeviceAddress buffers[] = {peak->memory.blocks[FROM].address,
-                                       peak->memory.blocks[TO].address};
+    const VkDeviceAddress buffers[] = {peak->memory.buffers[FROM].address,
+                                       peak->memory.buffers[TO].address};
     for (uint32_t i = 0; i < ARRAY_LEN(buffers); i++) {
         const uint32_t halves[2] = {(uint32_t)buffers[i], (uint32_t)(buffers[i] >> 32)};
         memcpy(bytes + GPU_PARAM_BYTES + sizeof(halves) * i, halves, sizeof(halves));
@@ -165,20 +165,23 @@ static uint64_t choose_copy_bytes(const struct gpu_peak *peak) {
 static bool fill(const struct gpu_peak *peak, struct err *err) {
     if (!begin(peak, err))
         return false;
-    vkCmdFillBuffer(peak->memory.commands, peak->memory.blocks[FROM].handle, 0, VK_WHOLE_SIZE, 0);
-    vkCmdFillBuffer(peak->memory.commands, peak->memory.blocks[TO].handle, 0, VK_WHOLE_SIZE, 0);
+    vkCmdFillBuffer(peak->memory.commands, peak->memory.buffers[FROM].handle, 0, VK_WHOLE_SIZE, 0);
+    vkCmdFillBuffer(peak->memory.commands, peak->memory.buffers[TO].handle, 0, VK_WHOLE_SIZE, 0);
     return submit(peak, err);
 }
 
 static bool open_memory(struct gpu_peak *peak, struct err *err) {
     const uint64_t results = (uint64_t)peak->shape.group_size * peak->shape.groups;
-    uint64_t block_bytes[PLAN_BLOCK_COUNT] = {0};
     peak->base.copy_bytes = choose_copy_bytes(peak);
-    block_bytes[FROM] = peak->base.copy_bytes;
-    block_bytes[TO] = MAX(peak->base.copy_bytes, results * sizeof(float));
+    const uint64_t size_bytes[] = {
+        [FROM] = peak->base.copy_bytes, [TO] = MAX(peak->base.copy_bytes, results * sizeof(float))};
+    for (int i = FROM; i <= TO; i++) {
+        const struct plan_chunk chunk = {.block = PLAN_BLOCK_ARENA, .size_bytes = size_bytes[i]};
+        vec_push(&peak->chunks.items, chunk);
+    }
     peak->base.work[EXEC_PEAK_MULTIPLY_ADD] = results * FLOPS;
     peak->base.work[EXEC_PEAK_COPY] = 2 * peak->base.copy_bytes / peak->shape.copy_parts;
-    return gpu_memory_open(&peak->memory, peak->device, block_bytes, peak->access, err) &&
+    return gpu_memory_open(&peak->memory, peak->device, &peak->chunks, peak->access, err) &&
            fill(peak, err);
 }
 
@@ -227,10 +230,9 @@ static bool open_set(struct gpu_peak *peak, struct err *err) {
                                               .pSetLayouts = &peak->pipelines.set_layout};
     if (!gpu_check(vkAllocateDescriptorSets(device, &info, &peak->set), err, "descriptor set"))
         return false;
-    const enum plan_block blocks[] = {FROM, TO};
-    for (uint32_t i = 0; i < ARRAY_LEN(blocks); i++) {
-        const struct gpu_buffer *block = &peak->memory.blocks[blocks[i]];
-        const VkDescriptorBufferInfo buffer = {.buffer = block->handle, .range = block->size_bytes};
+    for (uint32_t i = FROM; i <= TO; i++) {
+        const struct gpu_buffer *from = &peak->memory.buffers[i];
+        const VkDescriptorBufferInfo buffer = {.buffer = from->handle, .range = from->size_bytes};
         const VkWriteDescriptorSet write = {.sType = VK_STRUCTURE_TYPE_WRITE_DESCRIPTOR_SET,
                                             .dstSet = peak->set,
                                             .dstBinding = i,
@@ -248,6 +250,7 @@ static void close_peak(struct exec_peak *base) {
     vkDestroyDescriptorPool(peak->device->handle, peak->descriptors, NULL);
     gpu_pipelines_close(&peak->pipelines);
     gpu_memory_close(&peak->memory);
+    plan_chunks_free(&peak->chunks);
     free(peak);
 }
 

@@ -48,6 +48,12 @@ GOLDEN = [
     ("unetc-binary", "unetc binary.yaml"),
     ("unetc-dump-unknown", "unetc tiny.yaml --dump fusion"),
     ("unetc-disable-unknown", "unetc tiny.yaml --disable mask,fusion"),
+    ("unetc-place-unknown", "unetc tiny.yaml --place size,worst-fit"),
+    ("unetc-place-search-alone", "unetc tiny.yaml --place search"),
+    ("unetc-max-allocation-word", "unetc tiny.yaml --max-allocation little"),
+    ("unetc-max-allocation-tiny", "unetc tiny.yaml --max-allocation 100"),
+    ("unetc-max-allocation-tensor", "unetc tiny.yaml -o x.plan --max-allocation 1KiB"),
+    ("unetc-max-allocation-verify", "unetc --verify tiny.plan --max-allocation 1GiB"),
     ("unetc-unknown-option", "unetc tiny.yaml --explian"),
     ("unetc-short-option", "unetc tiny.yaml -x"),
     ("unetc-output-unwritable", "unetc tiny.yaml -o nowhere/tiny.plan"),
@@ -185,6 +191,37 @@ def check_arena_svg(lab):
     texts = [t.text or "" for t in root.iter(space + "text")]
     assert any("lower bound: " in t and "alive at record" in t for t in texts), texts
     assert any("address in the arena, " in t for t in texts) and any("infer" in t for t in texts)
+
+
+def check_chunks(lab):
+    """The arena in chunks: what info says of them, a line in the picture for each border."""
+    lab.good("unetc tiny.yaml -o parts.plan --max-allocation 6KiB --arena-svg parts.svg")
+    info = json.loads(lab.good("unetrun info parts.plan --json"))
+    whole = json.loads(lab.good("unetrun info tiny.plan --json"))
+    chunks = info["memory"]["chunks"]
+    assert len(chunks["arena"]) > 2 and max(chunks["arena"]) <= 6144, chunks
+    assert sum(chunks["arena"]) == info["memory"]["arena_bytes"], info["memory"]
+    assert [len(c) for c in whole["memory"]["chunks"].values()] == [1] * 5, whole["memory"]
+    for a, b in zip(info["programs"], whole["programs"]):
+        assert a["lower_bound_bytes"] == b["lower_bound_bytes"] <= b["arena_bytes"], a
+    root = ElementTree.fromstring(lab.read("parts.svg"))
+    texts = [t.text or "" for t in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert [t for t in texts if t.startswith("chunk ")] == [
+        "chunk %d" % (i + 1) for i in range(len(chunks["arena"]) - 1)], texts
+    out = lab.good("unetc tiny.yaml -o parts.plan --max-allocation 6KiB --explain")
+    assert "in chunks of " in out and "in chunks of " not in lab.good(
+        "unetc tiny.yaml -o tiny.plan --explain"), out
+    lab.good("unetc --verify parts.plan")
+
+
+def check_place(lab):
+    """One strategy alone is never better than all of them."""
+    lab.good("unetc tiny.yaml -o all.plan")
+    best = json.loads(lab.good("unetrun info all.plan --json"))["programs"]
+    for names in ("size", "breadth", "duration", "start", "best-fit", "stacks", "size,search"):
+        lab.good("unetc tiny.yaml -o one.plan --place " + names)
+        one = json.loads(lab.good("unetrun info one.plan --json"))["programs"]
+        assert all(a["arena_bytes"] >= b["arena_bytes"] for a, b in zip(one, best)), names
 
 
 def check_graph(lab):
@@ -372,7 +409,8 @@ def check_full_disk(lab):
 
 
 CHECKS = [check_default_output, check_dump_all, check_explain, check_certificate, check_arena_svg,
-          check_graph, check_diff, check_fit, check_recompute, check_frontier,
+          check_chunks, check_place, check_graph, check_diff, check_fit, check_recompute,
+          check_frontier,
           check_info_fits, check_info_json, check_info_text,
           check_set_changes_plan, check_sample_repeats, check_augment, check_quiet,
           check_full_disk]

@@ -369,7 +369,7 @@ void bench_run(struct bench *bench, struct unet_device *device) {
     }
     const struct graph *graph = &bench->graph;
     struct plan *plan =
-        emit_plan(&graph, 1, bench->params.items, bench->params.count, bench->optimiser);
+        emit_plan(&graph, 1, bench->params.items, bench->params.count, bench->optimiser, NULL);
     plan->model.optimiser = bench->optimiser;
     plan->model.beta1 = BENCH_BETA1;
     plan->model.beta2 = BENCH_BETA2;

@@ -74,8 +74,9 @@ void exec_must(bool good, const struct err *err, const char *what) {
         fail_msg("%s: %s", what, err->text);
 }
 
-static struct plan *compile(const char *text, const char *disable) {
-    const struct unet_compile_options options = {.disable = disable, .diagnostics = stderr};
+static struct plan *compile(const char *text, const char *disable, uint64_t max_bytes) {
+    const struct unet_compile_options options = {
+        .disable = disable, .max_allocation_bytes = max_bytes, .diagnostics = stderr};
     struct plan *plan;
     struct err err = {0};
     exec_must(unet_compile_text("executors", text, &options, &plan, &err), &err, "compiling");
@@ -84,13 +85,26 @@ static struct plan *compile(const char *text, const char *disable) {
 
 static const char *const texts[] = {VALID, PADDED};
 
+static struct plan *make(uint32_t number, uint64_t max_bytes) {
+    return number < ARRAY_LEN(texts) ? compile(texts[number], NULL, max_bytes)
+                                     : random_plan_make(100 + number, max_bytes);
+}
+
 struct plan *exec_plans_make(uint32_t number) {
-    return number < ARRAY_LEN(texts) ? compile(texts[number], NULL)
-                                     : random_plan_make(100 + number);
+    return make(number, 0);
+}
+
+struct plan *exec_plans_make_split(uint32_t number) {
+    struct plan *whole = make(number, 0);
+    uint64_t max_bytes = 0;
+    for (uint32_t i = 0; i < whole->n_tensors; i++)
+        max_bytes = MAX(max_bytes, align_up(whole->tensors[i].size_bytes, PLAN_ALIGNMENT));
+    plan_free(whole);
+    return make(number, max_bytes);
 }
 
 struct plan *exec_plans_make_without(uint32_t number, const char *passes) {
-    return compile(texts[number], passes);
+    return compile(texts[number], passes, 0);
 }
 
 /* Classes that a label may have; weights are positive or zero. */

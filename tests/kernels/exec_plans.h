@@ -18,6 +18,9 @@ struct plan *exec_plans_make(uint32_t number);
    (unet_compile_options.disable). */
 struct plan *exec_plans_make_without(uint32_t number, const char *passes);
 
+/* Any of them with blocks in chunks no larger than their largest tensor. */
+struct plan *exec_plans_make_split(uint32_t number);
+
 /* Writes the ports that a program reads and sets the step; a pure function of program and step. */
 void exec_plans_feed(struct unet_session *session, const struct plan_program *program,
                      uint32_t step);

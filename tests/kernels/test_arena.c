@@ -474,8 +474,9 @@ static void overrun(void) {
     }
     exec_must(unet_device_open(&(struct unet_device_options){.select = "cpu"}, &cpu, &err), &err,
               "device");
-    struct exec_request request = {.plan = plan, .programs = programs};
-    memcpy(request.block_bytes, plan->block_bytes, sizeof(request.block_bytes));
+    struct plan_chunks chunks;
+    plan_chunks_derive(plan, NULL, &chunks);
+    struct exec_request request = {.plan = plan, .programs = programs, .chunks = &chunks};
     request.limits = cpu->backend->limits(cpu, plan);
     exec_must(exec_open(cpu, &request, &exec, &err), &err, "executor");
     exec->ops->run(exec, (uint32_t)(program - plan->programs), &err);

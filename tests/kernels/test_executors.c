@@ -86,7 +86,7 @@ static struct judge judge_of(enum kernel_id id, uint32_t binding, const union ke
 
 struct side {
     struct exec *exec;
-    uint64_t block_bytes[PLAN_BLOCK_COUNT];
+    struct plan_chunks *chunks;
 };
 
 /* The records of all programs of a plan, each as a program of its own. */
@@ -114,11 +114,18 @@ static struct side open_side(struct unet_device *device, const struct plan *part
     struct exec_request request = {
         .plan = parts, .limits = device->backend->limits(device, parts), .programs = programs};
     memset(programs, true, parts->n_programs);
-    memcpy(request.block_bytes, parts->block_bytes, sizeof(request.block_bytes));
-    memcpy(side.block_bytes, parts->block_bytes, sizeof(side.block_bytes));
+    side.chunks = calloc(1, sizeof(*side.chunks));
+    plan_chunks_derive(parts, NULL, side.chunks);
+    request.chunks = side.chunks;
     exec_must(exec_open(device, &request, &side.exec, &err), &err, "executor");
     free(programs);
     return side;
+}
+
+static void close_side(struct side *side) {
+    side->exec->ops->close(side->exec);
+    plan_chunks_free(side->chunks);
+    free(side->chunks);
 }
 
 static void get(struct side *side, enum plan_block block, uint64_t offset_bytes, void *data,
@@ -283,7 +290,7 @@ static void check_plan(const struct plan *plan) {
     assert_true(check.n_compared > 1000);
     unet_session_close(session);
     for (size_t s = 0; s < ARRAY_LEN(sides); s++)
-        sides[s]->exec->ops->close(sides[s]->exec);
+        close_side(sides[s]);
     free(parts.programs);
 }
 

@@ -22,9 +22,13 @@ static void must(bool ok, const struct err *err) {
         fail_msg("%s", err->text);
 }
 
-static struct plan *compile(const char *file, const char *const *set, size_t n_set) {
+static struct plan *compile(const char *file, const char *const *set, size_t n_set,
+                            uint64_t max_allocation_bytes) {
     const char *root = getenv("UNET_TEST_ROOT");
-    const struct unet_compile_options options = {.set = set, .n_set = n_set, .diagnostics = stderr};
+    const struct unet_compile_options options = {.set = set,
+                                                 .n_set = n_set,
+                                                 .max_allocation_bytes = max_allocation_bytes,
+                                                 .diagnostics = stderr};
     struct plan *plan;
     struct err err = {0};
     char path[1024];
@@ -70,13 +74,39 @@ static void allocated_as_planned(void **state) {
     static const char *const demo[] = {"width=4", "tile=60"};
     static const char *const unet[] = {"width=4", "depth=2", "tile=60", "optimiser=sgd"};
     static const char *const batches[] = {"width=3", "depth=1", "tile=44", "accumulate=3"};
-    check_plan(compile("demo.yaml", demo, 2));
-    check_plan(compile("unet.yaml", unet, 4));
-    check_plan(compile("unet.yaml", batches, 4));
+    check_plan(compile("demo.yaml", demo, 2, 0));
+    check_plan(compile("unet.yaml", unet, 4, 0));
+    check_plan(compile("unet.yaml", batches, 4, 0));
+}
+
+/* Every block of several tensors in several chunks: the sums are still those planned. */
+static void chunks_allocated_as_planned(void **state) {
+    (void)state;
+    static const char *const set[] = {"width=4", "depth=2", "tile=60", "accumulate=2"};
+    static const enum plan_block blocks[] = {PLAN_BLOCK_WEIGHTS, PLAN_BLOCK_STATE, PLAN_BLOCK_ARENA,
+                                             PLAN_BLOCK_IO};
+    static const uint64_t limits[] = {54 << 10, 80 << 10, 1000 << 10};
+    for (size_t i = 0; i < ARRAY_LEN(limits); i++) {
+        struct plan *plan = compile("unet.yaml", set, 4, limits[i]);
+        struct plan_chunks chunks;
+        uint64_t block_bytes[PLAN_BLOCK_COUNT];
+        plan_chunks_derive(plan, NULL, &chunks);
+        for (size_t c = 0; c < chunks.items.count; c++)
+            assert_true(chunks.items.items[c].size_bytes <= limits[i]);
+        plan_chunks_free(&chunks);
+        for (size_t b = 0; b < ARRAY_LEN(blocks); b++)
+            assert_true((plan->n_splits[blocks[b]] > 0) ==
+                        (plan->block_bytes[blocks[b]] > limits[i]));
+        plan_block_bytes(plan, NULL, block_bytes);
+        assert_memory_equal(block_bytes, plan->block_bytes, sizeof(block_bytes));
+        assert_true(i > 0 || plan->n_splits[PLAN_BLOCK_ARENA] > 1);
+        check_plan(plan);
+    }
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(allocated_as_planned)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(allocated_as_planned),
+                                       cmocka_unit_test(chunks_allocated_as_planned)};
     struct err err = {0};
     if (!unet_device_open(NULL, &device, &err)) {
         fprintf(stderr, "%s\n", err.text);

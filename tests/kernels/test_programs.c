@@ -78,7 +78,7 @@ static void set_up(struct fixture *f, uint64_t seed) {
         }
     }
     const struct graph *graph = &f->changed;
-    f->plan = emit_plan(&graph, 1, f->params.items, f->params.count, PLAN_OPTIMISER_SGD);
+    f->plan = emit_plan(&graph, 1, f->params.items, f->params.count, PLAN_OPTIMISER_SGD, NULL);
     f->plan->model.name = f->plan->model.source = f->plan->model.overrides = "random";
     f->expected = random_graph_tensors(&f->plain, seed, &f->arena);
     round_to_float(&f->plain, f->expected);

@@ -49,7 +49,8 @@ static void set_initial_values(struct plan *plan) {
     }
 }
 
-struct plan *random_plan_make(uint64_t seed) {
+struct plan *random_plan_make(uint64_t seed, uint64_t max_bytes) {
+    const struct memory_options memory = {MEMORY_ALL, max_bytes};
     struct arena arena = {0};
     struct graph graph;
     VEC(const struct param *) params = {0};
@@ -60,7 +61,8 @@ struct plan *random_plan_make(uint64_t seed) {
             vec_push(&params, graph.values.items[i]->param);
     }
     const struct graph *graphs = &graph;
-    struct plan *plan = emit_plan(&graphs, 1, params.items, params.count, PLAN_OPTIMISER_SGD);
+    struct plan *plan =
+        emit_plan(&graphs, 1, params.items, params.count, PLAN_OPTIMISER_SGD, &memory);
     plan->model.name = plan->model.source = plan->model.overrides = "random";
     set_initial_values(plan);
     must(plan_verify(plan, NULL, &err), &err, seed);

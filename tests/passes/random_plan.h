@@ -8,7 +8,7 @@
 #include "common/plan.h"
 
 /* Verified; freed with plan_free. The same seed gives the same plan; what is wrong fails the
-   test. */
-struct plan *random_plan_make(uint64_t seed);
+   test. max_bytes: of one allocation, 0 for no limit (struct memory_options). */
+struct plan *random_plan_make(uint64_t seed, uint64_t max_bytes);
 
 #endif

@@ -86,7 +86,7 @@ static void report(const char *name, const struct tally *tally) {
 static void planted_faults_are_found(void **state) {
     (void)state;
     for (uint64_t seed = 0; seed < N_GRAPHS; seed++) {
-        struct plan *plan = random_plan_make(seed);
+        struct plan *plan = random_plan_make(seed, 0);
         for (int fault = 0; fault < RELOCATE_FAULT_COUNT; fault++)
             try_fault(plan, (enum relocate_fault)fault, 2 * seed);
         try_fault(plan, RELOCATE_OVERLAP, 2 * seed + 1);

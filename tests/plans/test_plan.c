@@ -256,6 +256,46 @@ static void test_wrong_memory(void **state) {
     EDIT(plan->programs[0].naive_arena_bytes = 5000, "5000 bytes without sharing are fewer");
 }
 
+/* Splits the arena, at most twice. */
+static void split(struct plan *plan, uint64_t first, uint64_t second) {
+    static uint64_t splits[2];
+    splits[0] = first, splits[1] = second;
+    plan->splits[PLAN_BLOCK_ARENA] = splits;
+    plan->n_splits[PLAN_BLOCK_ARENA] = second > 0 ? 2 : 1;
+}
+
+static void test_chunks(void **state) {
+    (void)state;
+    struct plan *plan = build_plan();
+    const struct plan_tensor *q = &TENSOR("q");
+    const uint64_t at = q->offset_bytes, arena = plan->block_bytes[PLAN_BLOCK_ARENA];
+    char message[128];
+    split(plan, at, 0); /* cat before, all others behind */
+    assert_int_equal(TENSOR("cat").offset_bytes + TENSOR("cat").size_bytes, at);
+    assert_accepted(plan);
+    split(plan, at, at + align_up(q->size_bytes, PLAN_ALIGNMENT));
+    assert_accepted(plan);
+    split(plan, at + PLAN_ALIGNMENT, 0);
+    snprintf(message, sizeof(message),
+             "tensor q: bytes %llu and 1024 following cross the end of "
+             "chunk 0 of the block arena at %llu",
+             (unsigned long long)at, (unsigned long long)at + PLAN_ALIGNMENT);
+    assert_rejected(plan, message);
+    plan_free(plan);
+    EDIT(split(plan, at + 4, 0), "the block arena is split at 4100");
+    EDIT(split(plan, 0, 0), "the block arena is split at 0");
+    EDIT(split(plan, at, at), "the block arena is split at 4096");
+    EDIT(split(plan, arena, 0), "the block arena is split at 14336");
+    /* What a program uses of each chunk counts, not where its last tensor ends. */
+    plan = build_plan();
+    plan->tensors[find_tensor(plan, "q")].offset_bytes += 1u << 20;
+    plan->block_bytes[PLAN_BLOCK_ARENA] += 1u << 20;
+    assert_rejected(plan, "arena of 5632 bytes, its tensors use 1053696");
+    split(plan, TENSOR("q").offset_bytes, 0);
+    assert_rejected(plan, "arena of 5632 bytes, its tensors use 6656");
+    plan_free(plan);
+}
+
 /* An output that another tensor writes over at the end. */
 static void test_overwritten_output(void **state) {
     (void)state;
@@ -344,6 +384,14 @@ static void test_limits(void **state) {
     limits = minimum;
     limits.max_allocation_bytes = 5000;
     assert_limited(limits, "the block arena has 14336 bytes, Toy allocates at most 5000", true);
+    plan = build_plan();
+    split(plan, 4096, 0);
+    limits.max_allocation_bytes = 10240;
+    assert_true(plan_verify(plan, &limits, &err));
+    limits.max_allocation_bytes = 10239;
+    assert_false(plan_verify(plan, &limits, &err));
+    assert_non_null(strstr(err.text, "chunk 1 of the block arena has 10240 bytes"));
+    plan_free(plan);
     limits = minimum;
     limits.max_groups[0] = 2;
     assert_limited(limits, "record 0 (c1 forward): 3 workgroups along axis 0, Toy allows 2", true);
@@ -491,6 +539,7 @@ int main(void) {
         cmocka_unit_test(test_wrong_records),
         cmocka_unit_test(test_wrong_dispatches),
         cmocka_unit_test(test_wrong_memory),
+        cmocka_unit_test(test_chunks),
         cmocka_unit_test(test_overwritten_output),
         cmocka_unit_test(test_partial_write),
         cmocka_unit_test(test_random_programs),

@@ -194,7 +194,7 @@ static void test_broken_header(void **state) {
     assert_unreadable(data, n, "plan: not a plan file");
     FRESH();
     store(data, PLAN_AT_VERSION, 7, 4);
-    assert_unreadable(data, n, "plan: version 7, this program reads 3");
+    assert_unreadable(data, n, "plan: version 7, this program reads 4");
     FRESH();
     store(data, PLAN_AT_SECTIONS, 9, 4);
     seal(data, n);
@@ -232,6 +232,8 @@ static void test_broken_sections(void **state) {
         {PLAN_SECTION_MODEL, 20 + 13 * 4, 3, "section model: the normalisation is 3"},
         {PLAN_SECTION_MODEL, 20 + 16 * 4, 1000, "section model: 1000 labels do not fit"},
         {PLAN_SECTION_BLOCKS, 0, 6, "plan: 6 memory blocks, must be 5"},
+        {PLAN_SECTION_BLOCKS, 44, 0x10000000, "268435456 splits do not fit"},
+        {PLAN_SECTION_BLOCKS, 44, 1, "section blocks "},
         {PLAN_SECTION_TENSORS, 0, 0xffffffff, "4294967295 tensors do not fit"},
         {PLAN_SECTION_TENSORS, 0, 3, "section tensors has "},
         {PLAN_SECTION_TENSORS, 8, 5, "the block of a tensor is 5, must be less than 5"},
