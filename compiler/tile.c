@@ -10,8 +10,8 @@
 
 /* What convolution and up-convolution kernels have in common: pixels times columns. */
 struct map {
-    uint32_t n, h, w; /* pixels that the kernel's invocations share out */
-    uint32_t columns;
+    uint32_t n, h, w;          /* pixels that the kernel's invocations share out */
+    uint32_t columns, sources; /* vec4 of output channels; source channels */
     uint32_t kh, kw;
     bool padded, dense; /* dense: dilation 1 */
     uint32_t epilogue;
@@ -48,6 +48,7 @@ static struct map map_find(enum kernel_id kernel, const union kernel_params *p) 
                             .h = u->h_in,
                             .w = u->w_in,
                             .columns = u->k * u->k * div_up(u->c_out, 4),
+                            .sources = u->c_in,
                             .kh = 1,
                             .kw = 1,
                             .dense = true,
@@ -59,6 +60,7 @@ static struct map map_find(enum kernel_id kernel, const union kernel_params *p) 
                             .h = u->h_in,
                             .w = u->w_in,
                             .columns = div_up(u->c_in, 4),
+                            .sources = u->c_out,
                             .kh = u->k,
                             .kw = u->k,
                             .dense = true,
@@ -69,6 +71,7 @@ static struct map map_find(enum kernel_id kernel, const union kernel_params *p) 
                         .h = c->h_out,
                         .w = c->w_out,
                         .columns = div_up(c->c_out, 4),
+                        .sources = c->c_in,
                         .kh = c->kh,
                         .kw = c->kw,
                         .padded = c->pad_h > 0 || c->pad_w > 0,
@@ -76,29 +79,93 @@ static struct map map_find(enum kernel_id kernel, const union kernel_params *p) 
                         .epilogue = c->epilogue};
 }
 
-/* conv_tile.comp: narrow tiles of columns for few channels, small tiles for small maps. */
-static void choose_conv_tile(enum kernel_id kernel, const union kernel_params *p,
+/*
+ * conv_tile.comp: tiles of pixels x output channels, largest first. A large one reads less for each
+ * multiply-add, but leaves a GPU idle where a layer has few of them.
+ */
+#define GPU_GROUPS 192u   /* workgroups that keep a GPU busy */
+#define WGRAD_GROUPS 128u /* the same for weight gradients, whose splits are given */
+#define GPU_SHARED_BYTES 32768u
+#define GPU_DEPTH 8u /* least depth of a step */
+
+struct conv_tile {
+    uint32_t size, out_lanes, out_vecs, pixel_vecs;
+};
+
+static const struct conv_tile conv_tiles[] = {
+    {128, 8, 4, 2}, /* 128 x 128 */
+    {128, 8, 2, 2}, /* 128 x 64 */
+    {64, 8, 2, 2},  /* 64 x 64 */
+    {128, 4, 2, 1}, /* 128 x 32 */
+    {128, 4, 1, 1}, /* 128 x 16 */
+    {64, 8, 1, 1},  /* 32 x 32 */
+};
+
+static uint32_t tile_pixels(const struct conv_tile *conv) {
+    return conv->size / conv->out_lanes * conv->pixel_vecs * 4;
+}
+
+static uint32_t tile_vecs(const struct conv_tile *conv) {
+    return conv->out_lanes * conv->out_vecs;
+}
+
+/* Rows (source channel, ky) of a step: whole channels for each of the invocations that share the
+   rows of a pixel, where shared memory has room for them; else one row each; 0: no room. */
+static uint32_t conv_step_rows(const struct conv_tile *conv, const struct map *map) {
+    uint32_t stagers = conv->out_lanes / (4 * conv->pixel_vecs);
+    uint32_t row_bytes = map->kw * 4 * (tile_pixels(conv) + tile_vecs(conv) * 4);
+    uint32_t whole = map->kh * stagers;
+    uint32_t rows =
+        whole * MIN(div_up(GPU_DEPTH, whole * map->kw), div_up(map->sources * map->kh, whole));
+    if (rows * row_bytes <= GPU_SHARED_BYTES)
+        return rows;
+    return stagers * row_bytes <= GPU_SHARED_BYTES ? stagers : 0;
+}
+
+static uint64_t conv_groups(const struct conv_tile *conv, const struct map *map) {
+    return map->n * blocks((uint64_t)map->h * map->w, tile_pixels(conv)) *
+           blocks(map->columns, tile_vecs(conv));
+}
+
+/* The largest tile that is filled with channels and keeps a GPU busy; else the one with the most
+   workgroups. NULL: the kernel is too wide for shared memory. */
+static const struct conv_tile *conv_tile_find(const struct map *map) {
+    const struct conv_tile *most = NULL;
+    for (size_t i = 0; i < ARRAY_LEN(conv_tiles); i++) {
+        const struct conv_tile *conv = &conv_tiles[i];
+        bool fits = conv_step_rows(conv, map) > 0;
+        bool filled = map->columns * 4 >= tile_vecs(conv) * 3 || tile_vecs(conv) <= 4;
+        if (fits && filled && conv_groups(conv, map) >= GPU_GROUPS)
+            return conv;
+        if (fits && (most == NULL || conv_groups(conv, map) > conv_groups(most, map)))
+            most = conv;
+    }
+    return most;
+}
+
+static bool choose_conv_tile(enum kernel_id kernel, const union kernel_params *p,
                              struct tile *tile) {
     struct map map = map_find(kernel, p);
-    uint32_t out_lanes = map.columns >= 16 ? 8 : 4;
-    uint32_t out_vecs = map.columns >= 8 ? 2 : 1;
-    uint32_t pixels = 4, depth = 8, size = 128;
-    uint32_t tile_pixels = size / out_lanes * pixels;
-    uint32_t tile_vecs = out_lanes * out_vecs;
+    const struct conv_tile *conv = conv_tile_find(&map);
+    if (conv == NULL)
+        return false;
+    uint32_t step_rows = conv_step_rows(conv, &map);
     tile->variant = kernel == KERNEL_ID_upconv_fwd     ? "upconv_fwd_tile"
                     : kernel == KERNEL_ID_upconv_dgrad ? "upconv_dgrad_tile"
                                                        : "conv_tile";
-    set_size(tile, size);
+    set_size(tile, conv->size);
     add_spec(tile, map.epilogue);
-    add_spec(tile, out_lanes);
-    add_spec(tile, out_vecs);
-    add_spec(tile, pixels);
-    add_spec(tile, depth);
+    add_spec(tile, conv->out_lanes);
+    add_spec(tile, conv->out_vecs);
+    add_spec(tile, conv->pixel_vecs);
+    add_spec(tile, step_rows);
     add_spec(tile, map.kh);
     add_spec(tile, map.kw);
-    tile->shared_bytes = depth * 4 * (tile_vecs * 4 + tile_pixels);
-    set_groups(tile, map.n * blocks((uint64_t)map.h * map.w, tile_pixels) *
-                         blocks(map.columns, tile_vecs));
+    add_spec(tile, map.padded);
+    add_spec(tile, map.sources * map.kh % step_rows == 0);
+    tile->shared_bytes = step_rows * map.kw * 4 * (tile_vecs(conv) * 4 + tile_pixels(conv));
+    set_groups(tile, conv_groups(conv, &map));
+    return true;
 }
 
 /*
@@ -198,23 +265,53 @@ static struct wgrad wgrad_find(enum kernel_id kernel, const union kernel_params 
                           .dense = c->dilation == 1};
 }
 
+/* wgrad_tile.comp: tiles of rows (input channel, tap) x columns, largest first. */
+struct wgrad_tile {
+    uint32_t size, col_lanes, row_vecs, col_vecs;
+};
+
+static const struct wgrad_tile wgrad_tiles[] = {
+    {128, 8, 2, 2}, /* 128 x 64 */
+    {64, 8, 2, 2},  /* 64 x 64 */
+    {64, 8, 2, 1},  /* 64 x 32 */
+    {64, 8, 1, 1},  /* 32 x 32 */
+    {64, 4, 1, 1},  /* 64 x 16 */
+    {64, 2, 1, 1},  /* 128 x 8 */
+};
+
 static void choose_wgrad_tile(enum kernel_id kernel, const union kernel_params *p,
                               struct tile *tile) {
     struct wgrad wgrad = wgrad_find(kernel, p);
     bool up = kernel == KERNEL_ID_upconv_wgrad;
-    uint32_t pitch = div_up(wgrad.c_out, 4) * 4;
+    uint32_t pitch = div_up(wgrad.c_out, 4) * 4, depth = 16;
     uint64_t rows = up ? wgrad.c_in : (uint64_t)wgrad.c_in * wgrad.taps;
     uint64_t cols = up ? (uint64_t)pitch * wgrad.taps : pitch;
-    uint32_t size = 64, col_lanes = cols >= 32 ? 8 : cols >= 16 ? 4 : 2, depth = 16;
+    const struct wgrad_tile *found = NULL;
+    uint32_t tile_rows = 0, tile_cols = 0;
+    uint64_t groups = 0;
+    for (size_t i = 0; i < ARRAY_LEN(wgrad_tiles) && groups < WGRAD_GROUPS; i++) {
+        const struct wgrad_tile *next = &wgrad_tiles[i];
+        uint32_t next_cols = next->col_lanes * next->col_vecs * 4;
+        if (cols < next_cols && i + 1 < ARRAY_LEN(wgrad_tiles))
+            continue;
+        if (found != NULL && next_cols < 32)
+            break; /* for few columns only */
+        found = next;
+        tile_rows = next->size / next->col_lanes * next->row_vecs * 4;
+        tile_cols = next_cols;
+        groups = wgrad.splits * blocks(rows, tile_rows) * blocks(cols, tile_cols);
+    }
     tile->variant = up ? "upconv_wgrad_tile" : "conv_wgrad_tile";
-    set_size(tile, size);
-    add_spec(tile, col_lanes);
+    set_size(tile, found->size);
+    add_spec(tile, found->col_lanes);
+    add_spec(tile, found->row_vecs);
+    add_spec(tile, found->col_vecs);
     add_spec(tile, depth);
     add_spec(tile, wgrad.kh);
     add_spec(tile, wgrad.kw);
-    uint32_t tile_rows = size / col_lanes * 4, tile_cols = col_lanes * 4;
-    tile->shared_bytes = depth * 4 * (tile_rows + tile_cols);
-    set_groups(tile, wgrad.splits * blocks(rows, tile_rows) * blocks(cols, tile_cols));
+    add_spec(tile, wgrad.padded);
+    tile->shared_bytes = depth * 4 * (tile_rows + 4 + tile_cols + 4);
+    set_groups(tile, groups);
 }
 
 /* Weight gradients of shaders/meson.build: channels and taps of a workgroup. */
@@ -393,7 +490,8 @@ void tile_choose(enum kernel_id kernel, const uint32_t *params, enum plan_class 
     case KERNEL_ID_conv_dgrad:
     case KERNEL_ID_upconv_fwd:
     case KERNEL_ID_upconv_dgrad:
-        cpu ? choose_conv_reg(kernel, &p, tile) : choose_conv_tile(kernel, &p, tile);
+        if (cpu || !choose_conv_tile(kernel, &p, tile))
+            choose_conv_reg(kernel, &p, tile);
         break;
     case KERNEL_ID_conv_wgrad:
     case KERNEL_ID_upconv_wgrad:

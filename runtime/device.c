@@ -229,6 +229,20 @@ const struct unet_device_info *unet_device_get_info(const struct unet_device *de
     return &device->info;
 }
 
+bool unet_plan_inspect(struct unet_device *device, const struct plan *plan,
+                       unet_pipeline_report *report, void *user, struct err *err) {
+    const struct exec_backend *backend = device->backend;
+    if (backend->inspect == NULL) {
+        err_set(err, ERR_DEVICE, "device %s: it runs native code, there are no pipelines",
+                device->info.name);
+        return err_hint(err, "--device vulkan, or a Vulkan device's number or name");
+    }
+    struct plan_limits limits = backend->limits(device, plan);
+    limits.max_allocation_bytes = UINT64_MAX; /* nothing is allocated */
+    return plan_verify(plan, &limits, err) &&
+           backend->inspect(device, plan, limits, report, user, err);
+}
+
 uint32_t unet_device_validation_count(const struct unet_device *device) {
     return device->backend->validation_count != NULL ? device->backend->validation_count(device)
                                                      : 0;

@@ -93,6 +93,9 @@ struct exec_backend {
     uint32_t (*validation_count)(const struct unet_device *device); /* NULL: always 0 */
     /* The limits for one plan: the access path may differ from the device's usual one. */
     struct plan_limits (*limits)(const struct unet_device *device, const struct plan *plan);
+    /* As unet_plan_inspect, for a verified plan; NULL: no shader compiler. */
+    bool (*inspect)(struct unet_device *device, const struct plan *plan, struct plan_limits limits,
+                    unet_pipeline_report *report, void *user, struct err *err);
     bool (*open)(struct unet_device *device, const struct exec_request *request, struct exec **out,
                  struct err *err);
     bool (*open_peak)(struct unet_device *device, struct exec_peak **out, struct err *err);

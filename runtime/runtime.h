@@ -72,6 +72,44 @@ struct unet_peak {
 bool unet_device_measure_peak(struct unet_device *device, struct unet_peak *peak_out,
                               struct err *err);
 
+/* ---- what a driver's compiler makes of a plan's shaders ---- */
+
+#define UNET_PIPELINE_STATISTICS 64
+#define UNET_PIPELINE_LISTINGS 8
+
+struct unet_pipeline_statistic {
+    char name[128]; /* the driver's words: "VGPRs", "Spilled SGPRs", "Occupancy" */
+    double value;
+};
+
+struct unet_pipeline_listing {
+    char name[128]; /* the driver's words: "Assembly" */
+    const char *text;
+};
+
+/* A shader with specialisation constants, as the driver compiled it. Valid during the call. */
+struct unet_pipeline_part {
+    const char *variant;         /* the shader */
+    const char *program, *label; /* of the first record that uses it */
+    uint32_t n_spec;
+    const uint32_t *spec;  /* specialisation constants; the first three: the workgroup's size */
+    uint32_t shared_bytes; /* of a workgroup, by the plan */
+    uint32_t n_records;    /* that use it, in all programs */
+    uint64_t flops;        /* of these */
+    uint32_t subgroup_size;
+    uint32_t n_statistics, n_listings;
+    struct unet_pipeline_statistic statistics[UNET_PIPELINE_STATISTICS];
+    struct unet_pipeline_listing listings[UNET_PIPELINE_LISTINGS];
+};
+
+typedef void unet_pipeline_report(const struct unet_pipeline_part *part, void *user);
+
+/* Compiles every pipeline of a plan for the device, once, without running or allocating anything,
+   and calls back with what the driver tells about it. ERR_DEVICE when it tells nothing
+   (VK_KHR_pipeline_executable_properties), or the device has no shader compiler: the CPU. */
+bool unet_plan_inspect(struct unet_device *device, const struct plan *plan,
+                       unet_pipeline_report *report, void *user, struct err *err);
+
 /* ---- sessions: a plan on a device ---- */
 
 struct unet_session;

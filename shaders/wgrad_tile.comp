@@ -5,11 +5,15 @@
  * one split. For upconv_wgrad the taps belong to the output's gradient, so rows are input channels
  * and columns (tap, output channel); both write the layout [in][tap][out4].
  *
- * A workgroup computes ROW_LANES * 4 rows and COL_LANES * 4 columns, an invocation 4 x 4 of them;
- * the workgroup's size is ROW_LANES * COL_LANES, a multiple of DEPTH, so that an invocation stages
- * values of one pixel in each step. Pixels are added in ascending order.
+ * A workgroup computes ROW_LANES * ROW_VECS * 4 rows and COL_LANES * COL_VECS * 4 columns, an
+ * invocation ROW_VECS * 4 by COL_VECS * 4 of them; the workgroup's size is ROW_LANES * COL_LANES, a
+ * multiple of DEPTH, so that an invocation stages values of one pixel in each step, and of the same
+ * rows and columns in all steps: their places relative to the pixel are computed once. The
+ * workgroup's size / DEPTH is a multiple of 4 and divides both sizes of the tile. Pixels are added
+ * in ascending order.
  *
- * Shared memory: DEPTH * 4 * (rows + columns) bytes.
+ * Shared memory: DEPTH * 4 * (rows + 4 + columns + 4) bytes; the pitch lets invocations write
+ * values of neighbouring pixels to different banks.
  */
 #extension GL_GOOGLE_include_directive : require
 #extension GL_EXT_control_flow_attributes : require
@@ -30,16 +34,24 @@ TENSOR(1, readonly, float, dy)
 TENSOR(2, writeonly, vec4, partial)
 
 layout(constant_id = 3) const uint COL_LANES = 8;
-layout(constant_id = 4) const uint DEPTH = 16;
-layout(constant_id = 5) const uint KH = 3;
-layout(constant_id = 6) const uint KW = 3;
+layout(constant_id = 4) const uint ROW_VECS = 1;
+layout(constant_id = 5) const uint COL_VECS = 1;
+layout(constant_id = 6) const uint DEPTH = 16;
+layout(constant_id = 7) const uint KH = 3;
+layout(constant_id = 8) const uint KW = 3;
+layout(constant_id = 9) const uint PADDED = 1; /* 0: all taps are inside x */
 
 const uint ROW_LANES = gl_WorkGroupSize.x / COL_LANES;
-const uint TILE_ROWS = ROW_LANES * 4;
-const uint TILE_COLS = COL_LANES * 4;
+const uint TILE_ROWS = ROW_LANES * ROW_VECS * 4;
+const uint TILE_COLS = COL_LANES * COL_VECS * 4;
+const uint ROW_PITCH = TILE_ROWS / 4 + 1; /* vec4 */
+const uint COL_PITCH = TILE_COLS / 4 + 1;
+const uint STAGERS = gl_WorkGroupSize.x / DEPTH;
+const uint OWN_ROWS = TILE_ROWS / STAGERS; /* that an invocation stages of its pixel */
+const uint OWN_COLS = TILE_COLS / STAGERS;
 
-shared float x_tile[DEPTH * TILE_ROWS];
-shared float dy_tile[DEPTH * TILE_COLS];
+shared vec4 x_tile[DEPTH * ROW_PITCH];
+shared vec4 dy_tile[DEPTH * COL_PITCH];
 
 #if ROLE == ROLE_CONV
 #define PIXELS_H p.h_out
@@ -51,36 +63,49 @@ shared float dy_tile[DEPTH * TILE_COLS];
 
 uint out_pitch = div_up(p.c_out, 4u) * 4u;
 
-/* Value of row `row` at a pixel. */
-float x_value(uint row, uint image, uint y, uint x_) {
+/* Where a row's value lies from that of the pixel's first tap on, and which tap it is. */
+struct row_place {
+    uint offset, tap_y, tap_x;
+};
+
+row_place place_row(uint row) {
 #if ROLE == ROLE_CONV
     uint channel = row / (KH * KW);
     uint tap = row - channel * (KH * KW);
-    uint ky = tap / KW;
-    y += ky * p.dilation - p.pad_h; /* negative positions wrap round */
-    x_ += (tap - ky * KW) * p.dilation - p.pad_w;
-    if (y >= p.h_in || x_ >= p.w_in)
-        return 0.0;
+    uint tap_y = tap / KW * p.dilation;
+    uint tap_x = tap % KW * p.dilation;
+    return row_place((channel * p.h_in + tap_y) * p.w_in + tap_x, tap_y, tap_x);
 #else
-    uint channel = row;
+    return row_place(row * p.h_in * p.w_in, 0u, 0u);
 #endif
-    return AT(x, image * p.x_stride_n + (channel * p.h_in + y) * p.w_in + x_);
 }
 
-/* Value of column `col` at a pixel. */
-float dy_value(uint col, uint image, uint y, uint x_) {
 #if ROLE == ROLE_CONV
-    uint channel = col, height = p.h_out, width = p.w_out;
+#define DY_H p.h_out
+#define DY_W p.w_out
+#define DY_STEP_H 1u
+#define DY_STEP_W 1u
+#define X_PAD_H p.pad_h
+#define X_PAD_W p.pad_w
+#else
+#define DY_H (p.h_in * KH)
+#define DY_W (p.w_in * KW)
+#define DY_STEP_H KH
+#define DY_STEP_W KW
+#define X_PAD_H 0u
+#define X_PAD_W 0u
+#endif
+
+/* Where a column's value lies from the pixel's own place in the first plane on. Columns that pad
+   the channels to four are read from the last channel. */
+uint place_col(uint col) {
+#if ROLE == ROLE_CONV
+    uint tap = 0u, channel = col;
 #else
     uint tap = col / out_pitch;
     uint channel = col - tap * out_pitch;
-    uint height = p.h_in * KH, width = p.w_in * KW;
-    y = y * KH + tap / KW;
-    x_ = x_ * KW + tap % KW;
 #endif
-    if (channel >= p.c_out)
-        return 0.0;
-    return AT(dy, image * p.dy_stride_n + (channel * height + y) * width + x_);
+    return (min(channel, p.c_out - 1u) * DY_H + tap / KW) * DY_W + tap % KW;
 }
 
 void main() {
@@ -104,47 +129,95 @@ void main() {
     uint col_lane = lane - row_lane * COL_LANES;
     uint stage_depth = lane % DEPTH;
     uint stage_from = lane / DEPTH;
+    uint stage_part = stage_from % 4u;
+    uint x_to = stage_depth * ROW_PITCH + stage_from / 4u;
+    uint dy_to = stage_depth * COL_PITCH + stage_from / 4u;
+
+    /* Rows and columns past the end repeat the last one, and are not stored. */
+    row_place own_rows[OWN_ROWS];
+    uint own_cols[OWN_COLS];
+    [[unroll]] for (uint i = 0u; i < OWN_ROWS; i++)
+        own_rows[i] = place_row(min(first_row + stage_from + i * STAGERS, rows - 1u));
+    [[unroll]] for (uint i = 0u; i < OWN_COLS; i++)
+        own_cols[i] = place_col(min(first_col + stage_from + i * STAGERS, cols - 1u));
 
     uint map_rows = p.n * PIXELS_H;
     uint pixel = split * map_rows / p.splits * PIXELS_W;
     uint end = (split + 1u) * map_rows / p.splits * PIXELS_W;
 
-    vec4 sum[4];
-    [[unroll]] for (uint a = 0u; a < 4u; a++)
+    /* The pixel that this invocation stages, and how far the next one is: less than a row, a map. */
+    uint map_row = (pixel + stage_depth) / PIXELS_W;
+    uint own_x = pixel + stage_depth - map_row * PIXELS_W;
+    uint image = map_row / PIXELS_H;
+    uint own_y = map_row - image * PIXELS_H;
+    uint step_rows = DEPTH / PIXELS_W;
+    uint step_x = DEPTH - step_rows * PIXELS_W;
+    uint step_images = step_rows / PIXELS_H;
+    uint step_y = step_rows - step_images * PIXELS_H;
+
+    vec4 sum[ROW_VECS * 4 * COL_VECS];
+    [[unroll]] for (uint a = 0u; a < ROW_VECS * 4 * COL_VECS; a++)
         sum[a] = vec4(0.0);
 
     for (; pixel < end; pixel += DEPTH) {
-        uint at = min(pixel + stage_depth, end - 1u);
-        bool valid = pixel + stage_depth < end;
-        uint map_row = at / PIXELS_W;
-        uint at_x = at - map_row * PIXELS_W;
-        uint image = map_row / PIXELS_H;
-        uint at_y = map_row - image * PIXELS_H;
-        for (uint r = stage_from; r < TILE_ROWS; r += gl_WorkGroupSize.x / DEPTH) {
-            bool used = valid && first_row + r < rows;
-            x_tile[stage_depth * TILE_ROWS + r] =
-                used ? x_value(min(first_row + r, rows - 1u), image, at_y, at_x) : 0.0;
+        bool valid = pixel + stage_depth < end; /* else staged as zero, read from pixel 0 */
+        uint at_y = (valid ? own_y : 0u) - X_PAD_H; /* may wrap round */
+        uint at_x = (valid ? own_x : 0u) - X_PAD_W;
+        uint x_first = (valid ? image * p.x_stride_n : 0u) + at_y * p.w_in + at_x;
+        uint dy_first =
+            valid ? image * p.dy_stride_n + own_y * DY_STEP_H * DY_W + own_x * DY_STEP_W : 0u;
+        [[unroll]] for (uint i = 0u; i < OWN_ROWS; i++) {
+            bool inside = PADDED == 0u || (at_y + own_rows[i].tap_y < p.h_in &&
+                                           at_x + own_rows[i].tap_x < p.w_in);
+            float value = AT(x, inside ? x_first + own_rows[i].offset : 0u);
+            x_tile[x_to + i * (STAGERS / 4)][stage_part] = inside ? value : 0.0;
         }
-        for (uint c = stage_from; c < TILE_COLS; c += gl_WorkGroupSize.x / DEPTH) {
-            bool used = valid && first_col + c < cols;
-            dy_tile[stage_depth * TILE_COLS + c] =
-                used ? dy_value(min(first_col + c, cols - 1u), image, at_y, at_x) : 0.0;
+        [[unroll]] for (uint i = 0u; i < OWN_COLS; i++) {
+            float value = AT(dy, dy_first + own_cols[i]);
+            dy_tile[dy_to + i * (STAGERS / 4)][stage_part] = valid ? value : 0.0;
+        }
+        own_x += step_x;
+        own_y += step_y;
+        image += step_images;
+        if (own_x >= PIXELS_W) {
+            own_x -= PIXELS_W;
+            own_y++;
+        }
+        if (own_y >= PIXELS_H) {
+            own_y -= PIXELS_H;
+            image++;
         }
         barrier();
         for (uint d = 0u; d < DEPTH; d++) {
-            vec4 value;
-            [[unroll]] for (uint b = 0u; b < 4u; b++)
-                value[b] = dy_tile[d * TILE_COLS + col_lane * 4u + b];
-            [[unroll]] for (uint a = 0u; a < 4u; a++)
-                sum[a] = fma(vec4(x_tile[d * TILE_ROWS + row_lane * 4u + a]), value, sum[a]);
+            vec4 value[COL_VECS];
+            [[unroll]] for (uint b = 0u; b < COL_VECS; b++)
+                value[b] = dy_tile[d * COL_PITCH + b * COL_LANES + col_lane];
+            [[unroll]] for (uint a = 0u; a < ROW_VECS; a++) {
+                vec4 factor = x_tile[d * ROW_PITCH + a * ROW_LANES + row_lane];
+                [[unroll]] for (uint j = 0u; j < 4u; j++) {
+                    [[unroll]] for (uint b = 0u; b < COL_VECS; b++) {
+                        uint s = (a * 4u + j) * COL_VECS + b;
+                        sum[s] = fma(vec4(factor[j]), value[b], sum[s]);
+                    }
+                }
+            }
         }
         barrier();
     }
 
-    uint col = first_col + col_lane * 4u;
-    [[unroll]] for (uint a = 0u; a < 4u; a++) {
-        uint row = first_row + row_lane * 4u + a;
-        if (row < rows && col < cols)
-            AT(partial, ((split * rows + row) * cols + col) / 4u) = sum[a];
+    [[unroll]] for (uint b = 0u; b < COL_VECS; b++) {
+        uint col = first_col + (b * COL_LANES + col_lane) * 4u;
+#if ROLE == ROLE_CONV
+        uint channel = col;
+#else
+        uint channel = col % out_pitch;
+#endif
+        bvec4 exists = lessThan(channel + uvec4(0u, 1u, 2u, 3u), uvec4(p.c_out));
+        [[unroll]] for (uint a = 0u; a < ROW_VECS * 4u; a++) {
+            uint row = first_row + (a / 4u * ROW_LANES + row_lane) * 4u + a % 4u;
+            if (row < rows && col < cols)
+                AT(partial, ((split * rows + row) * cols + col) / 4u) =
+                    mix(vec4(0.0), sum[a * COL_VECS + b], exists);
+        }
     }
 }

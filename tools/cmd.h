@@ -46,6 +46,10 @@ bool cmd_network_open(const struct plan *plan, const struct cli_common *common, 
                       struct cmd_network *network, struct err *err);
 void cmd_network_close(struct cmd_network *network);
 
+/* How the driver of a device compiles a plan's shaders (cmd_pipelines.c). */
+bool cmd_print_pipelines(const struct cli_common *common, const char *path, bool json,
+                         struct err *err);
+
 /* The program of a plan, or an error that lists those there are. */
 const struct plan_program *cmd_find_program(const struct plan *plan, const char *name,
                                             struct err *err);

@@ -1,6 +1,6 @@
 /*
  * cmd_devices.c: unetrun devices: which devices there are, what they allow, and which one would be
- * used and why.
+ * used and why; or, with --pipelines, how the drivers compile a plan.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,10 +11,14 @@
 
 struct devices_values {
     struct cli_common common;
+    const char *pipelines;
     bool json;
 };
 
 static const struct cli_option devices_options[] = {
+    {"pipelines", 0, CLI_TEXT, "FILE.plan", offsetof(struct devices_values, pipelines), false, NULL,
+     "compile this plan's shaders for the device instead, and print what its driver tells about "
+     "them: registers, spills and the like; with --json also the listings. Runs nothing"},
     {"json", 0, CLI_FLAG, NULL, offsetof(struct devices_values, json), false, NULL,
      "print one JSON object"},
 };
@@ -125,6 +129,8 @@ static bool run_devices(const void *data, struct err *err) {
     struct unet_device_info *devices;
     size_t count;
     int64_t choice;
+    if (values->pipelines != NULL)
+        return cmd_print_pipelines(&values->common, values->pipelines, values->json, err);
     if (!unet_device_list(&devices, &count, err))
         return false;
     bool good = find_choice(&values->common, devices, count, &choice, err);

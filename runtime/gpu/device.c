@@ -48,13 +48,19 @@ static bool create_device(struct gpu_device *device, struct err *err) {
                                            .queueFamilyIndex = facts->queue_family,
                                            .queueCount = 1,
                                            .pQueuePriorities = &priority};
+    VkPhysicalDevicePipelineExecutablePropertiesFeaturesKHR executables = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PIPELINE_EXECUTABLE_PROPERTIES_FEATURES_KHR,
+        .pipelineExecutableInfo = VK_TRUE};
     const VkPhysicalDeviceVulkan12Features features = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES,
+        .pNext = facts->has_executables ? &executables : NULL,
         .bufferDeviceAddress = facts->has_addresses ? VK_TRUE : VK_FALSE};
-    const char *extensions[2];
+    const char *extensions[3];
     uint32_t n_extensions = 0;
     if (facts->has_memory_budget)
         extensions[n_extensions++] = VK_EXT_MEMORY_BUDGET_EXTENSION_NAME;
+    if (facts->has_executables)
+        extensions[n_extensions++] = VK_KHR_PIPELINE_EXECUTABLE_PROPERTIES_EXTENSION_NAME;
     if (facts->has_portability)
         extensions[n_extensions++] = "VK_KHR_portability_subset";
     const VkDeviceCreateInfo info = {.sType = VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO,

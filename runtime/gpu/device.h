@@ -19,6 +19,7 @@ struct gpu_facts {
     bool has_addresses;      /* buffer device addresses: feature there */
     bool access_is_forced;   /* by UNET_ACCESS */
     bool has_memory_budget;  /* VK_EXT_memory_budget */
+    bool has_executables;    /* VK_KHR_pipeline_executable_properties: feature there */
     bool has_portability;    /* VK_KHR_portability_subset: must be enabled when there */
     VkPhysicalDeviceMemoryProperties memory;
 };

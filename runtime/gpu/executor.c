@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "runtime/gpu/command.h"
+#include "runtime/gpu/inspect.h"
 #include "runtime/gpu/peak.h"
 
 struct gpu_exec {
@@ -120,5 +121,6 @@ const struct exec_backend gpu_backend = {.name = "vulkan",
                                          .close_device = gpu_device_close,
                                          .validation_count = gpu_device_validation_count,
                                          .limits = gpu_device_limits,
+                                         .inspect = gpu_inspect,
                                          .open = gpu_open,
                                          .open_peak = gpu_peak_open};

@@ -67,6 +67,15 @@ static bool query_addresses(VkPhysicalDevice physical) {
     return v12.bufferDeviceAddress == VK_TRUE;
 }
 
+static bool query_executables(VkPhysicalDevice physical) {
+    VkPhysicalDevicePipelineExecutablePropertiesFeaturesKHR executables = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PIPELINE_EXECUTABLE_PROPERTIES_FEATURES_KHR};
+    VkPhysicalDeviceFeatures2 features = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2,
+                                          .pNext = &executables};
+    vkGetPhysicalDeviceFeatures2(physical, &features);
+    return executables.pipelineExecutableInfo == VK_TRUE;
+}
+
 static void query_extensions(VkPhysicalDevice physical, struct gpu_facts *facts) {
     uint32_t count = 0;
     vkEnumerateDeviceExtensionProperties(physical, NULL, &count, NULL);
@@ -78,6 +87,8 @@ static void query_extensions(VkPhysicalDevice physical, struct gpu_facts *facts)
         const char *name = extensions[i].extensionName;
         if (strcmp(name, VK_EXT_MEMORY_BUDGET_EXTENSION_NAME) == 0)
             facts->has_memory_budget = true;
+        if (strcmp(name, VK_KHR_PIPELINE_EXECUTABLE_PROPERTIES_EXTENSION_NAME) == 0)
+            facts->has_executables = query_executables(physical);
         if (strcmp(name, "VK_KHR_portability_subset") == 0)
             facts->has_portability = true;
     }

@@ -71,14 +71,27 @@ static bool create_layouts(struct gpu_pipelines *pipelines, struct err *err) {
                      "pipeline layout");
 }
 
+static bool create_modules(struct gpu_pipelines *pipelines, struct err *err) {
+    const uint32_t count = pipelines->plan->n_shaders;
+    pipelines->modules = calloc(MAX(count, 1u), sizeof(VkShaderModule));
+    return pipelines->modules != NULL ||
+           err_set(err, ERR_DEVICE, "out of memory for %u shaders", count);
+}
+
 bool gpu_pipelines_open(struct gpu_pipelines *pipelines, struct gpu_device *device,
                         const struct plan *plan, enum plan_access access, struct err *err) {
     *pipelines = (struct gpu_pipelines){.device = device, .plan = plan, .access = access};
-    pipelines->modules = calloc(MAX(plan->n_shaders, 1u), sizeof(VkShaderModule));
-    if (pipelines->modules == NULL)
-        return err_set(err, ERR_DEVICE, "out of memory for %u shaders", plan->n_shaders);
-    return gpu_cache_open(&pipelines->cache, device, hash_shaders(plan, access), err) &&
+    return create_modules(pipelines, err) &&
+           gpu_cache_open(&pipelines->cache, device, hash_shaders(plan, access), err) &&
            create_layouts(pipelines, err);
+}
+
+bool gpu_pipelines_open_captured(struct gpu_pipelines *pipelines, struct gpu_device *device,
+                                 const struct plan *plan, enum plan_access access,
+                                 struct err *err) {
+    *pipelines =
+        (struct gpu_pipelines){.device = device, .plan = plan, .access = access, .captured = true};
+    return create_modules(pipelines, err) && create_layouts(pipelines, err);
 }
 
 void gpu_pipelines_close(struct gpu_pipelines *pipelines) {
@@ -137,7 +150,11 @@ static bool create_pipeline(struct gpu_pipelines *pipelines, struct gpu_pipeline
                                        .pData = pipeline->spec};
     const VkComputePipelineCreateInfo info = {
         .sType = VK_STRUCTURE_TYPE_COMPUTE_PIPELINE_CREATE_INFO,
-        .flags = VK_PIPELINE_CREATE_DISPATCH_BASE_BIT, /* long records run in slabs */
+        .flags =
+            VK_PIPELINE_CREATE_DISPATCH_BASE_BIT | /* long records run in slabs */
+            (pipelines->captured ? VK_PIPELINE_CREATE_CAPTURE_STATISTICS_BIT_KHR |
+                                       VK_PIPELINE_CREATE_CAPTURE_INTERNAL_REPRESENTATIONS_BIT_KHR
+                                 : 0u),
         .stage = {.sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_CREATE_INFO,
                   .stage = VK_SHADER_STAGE_COMPUTE_BIT,
                   .module = module,

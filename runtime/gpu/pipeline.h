@@ -21,7 +21,8 @@ struct gpu_pipelines {
     struct gpu_device *device;
     const struct plan *plan;
     enum plan_access access;
-    struct gpu_cache cache;
+    bool captured;          /* statistics and listings are kept: gpu_pipelines_open_captured */
+    struct gpu_cache cache; /* empty when captured: what comes from a cache has no listings */
     VkDescriptorSetLayout set_layout; /* descriptor path: KERNEL_MAX_BINDINGS storage buffers */
     VkPipelineLayout layout;
     VkShaderModule *modules; /* one per shader of the plan, made when first used */
@@ -30,6 +31,10 @@ struct gpu_pipelines {
 
 bool gpu_pipelines_open(struct gpu_pipelines *pipelines, struct gpu_device *device,
                         const struct plan *plan, enum plan_access access, struct err *err);
+/* The same without the cache on disk, for pipelines that will be asked how they were compiled
+   (VK_KHR_pipeline_executable_properties, which the device must have). */
+bool gpu_pipelines_open_captured(struct gpu_pipelines *pipelines, struct gpu_device *device,
+                                 const struct plan *plan, enum plan_access access, struct err *err);
 void gpu_pipelines_close(struct gpu_pipelines *pipelines); /* safe after a failed open */
 
 /* The pipeline of a dispatch, made when it is asked for the first time. */

@@ -99,6 +99,8 @@ FIND = "unetrun infer tiny.plan --weights apt/last.safetensors --out found "
 # name, command, and "changes" where a failing command may leave files
 GOLDEN = [
     ("devices-unknown-name", "unetrun devices --device no-such-device"),
+    ("devices-pipelines-cpu", "unetrun devices --pipelines tiny.plan --device cpu"),
+    ("devices-pipelines-missing", "unetrun devices --pipelines none.plan"),
     ("devices-unknown-number", "unetrun bench tiny.plan --device 99"),
     ("devices-threads-none", "unetrun bench tiny.plan --device cpu --threads 0"),
     ("devices-threads-many", "unetrun bench tiny.plan --device cpu --threads 1000"),
@@ -561,6 +563,22 @@ def check_cpu_device(lab):
     assert lab.read("threads-1/last.safetensors") == lab.read("threads-4/last.safetensors")
 
 
+def check_pipelines(lab):
+    """Every pipeline of the plan once, where the driver tells about them."""
+    code, out, err = lab.run("unetrun devices --pipelines tiny.plan --json")
+    if code == 3:
+        assert "there are no pipelines" in err or "tells nothing about pipelines" in err, err
+        return
+    assert code == 0, err
+    result = json.loads(out)
+    kinds = [(p["shader"], tuple(p["constants"])) for p in result["pipelines"]]
+    assert kinds and len(set(kinds)) == len(kinds), kinds
+    info = json.loads(lab.good("unetrun info tiny.plan --json"))
+    assert sum(p["records"] for p in result["pipelines"]) == sum(
+        p["records"] for p in info["programs"]), result
+    assert kinds[0][0] in lab.good("unetrun devices --pipelines tiny.plan")
+
+
 def chosen_device(lab):
     devices = json.loads(lab.good("unetrun devices --json"))
     return devices["devices"][devices["chosen"]]
@@ -733,6 +751,6 @@ CHECKS = [check_metrics, check_training_repeats, check_resume, check_accumulated
           check_interrupt, check_terminate, check_kill, check_patience, check_collapse_said_once,
           check_divergence_keeps_checkpoint, check_infer_outputs, check_tiles_equal_whole,
           check_tta, check_probability_picture, check_instances, check_overlays, check_eval,
-          check_eval_metrics, check_bench, check_cpu_device,
+          check_eval_metrics, check_bench, check_cpu_device, check_pipelines,
           check_peak, check_ceiling_holds, check_profile, check_trace,
           check_example_inspect_plan, check_example_segment, check_example_train_arrays]

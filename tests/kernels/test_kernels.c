@@ -44,6 +44,38 @@ static const struct conv_case conv_cases[] = {
     {1, 40, 24, 6, 6, 3, 3, 2, 2, 1, false, true, 0},
 };
 
+/* Maps and channels that GPUs share out in each of their larger tiles (tile.c), one or a few more
+   than whole tiles of them: forward in the first half, data gradients in the second. */
+static const struct conv_case tile_cases[] = {
+    {1, 1, 129, 113, 113, 3, 3, 0, 0, 1, true, true, 0},    /* 128 pixels x 128 channels */
+    {1, 1, 131, 80, 154, 3, 3, 1, 1, 1, false, true, 0.1f}, /* the same, padded */
+    {2, 2, 65, 99, 70, 3, 3, 0, 0, 1, true, true, 0},       /* 128 x 64 */
+    {1, 9, 66, 111, 111, 1, 1, 0, 0, 1, true, false, 0},    /* a last step that is not full */
+    {1, 2, 65, 81, 81, 3, 3, 0, 0, 1, true, true, 0},       /* 64 x 64 */
+    {1, 2, 65, 79, 80, 5, 3, 2, 1, 1, true, true, 0},       /* kernels of other sizes */
+    {1, 2, 33, 113, 113, 3, 3, 0, 0, 1, true, true, 0},     /* 128 x 32 */
+    {1, 2, 17, 115, 115, 3, 3, 0, 0, 2, true, true, 0},     /* 128 x 16 */
+    {1, 2, 3, 12, 90, 1, 40, 0, 0, 1, true, true, 0},       /* a row of the kernel at a time */
+    {1, 2, 3, 12, 90, 2, 70, 0, 0, 1, true, true, 0},       /* wider than shared memory */
+    {1, 129, 1, 111, 111, 3, 3, 0, 0, 1, false, true, 0},
+    {1, 65, 2, 111, 112, 3, 3, 1, 1, 1, false, true, 0},
+    {1, 66, 3, 79, 79, 3, 3, 0, 0, 1, false, false, 0},
+    {1, 33, 2, 111, 112, 3, 3, 0, 0, 1, false, true, 0},
+    {1, 17, 3, 111, 111, 1, 1, 0, 0, 1, false, true, 0},
+};
+
+/* The same for weight gradients. */
+static const struct conv_case wgrad_tile_cases[] = {
+    {1, 321, 321, 5, 6, 3, 3, 0, 0, 1, true, false, 0}, /* 128 rows x 64 columns */
+    {1, 321, 325, 5, 5, 3, 3, 1, 1, 1, true, false, 0}, /* the same, padded; rows shorter than a
+                                                           step, and images */
+    {1, 65, 66, 70, 5, 3, 3, 0, 0, 1, true, false, 0},  /* 64 x 64 */
+    {2, 65, 68, 35, 3, 3, 3, 1, 1, 1, true, false, 0},  /* the same, padded */
+    {1, 40, 41, 150, 4, 3, 3, 0, 0, 1, true, false, 0}, /* 64 x 32 */
+    {3, 33, 40, 50, 3, 3, 3, 1, 1, 1, true, false, 0},  /* the same, padded */
+    {7, 5, 33, 2, 3, 1, 1, 0, 0, 1, true, false, 0},    /* a step of several images */
+};
+
 static struct attr conv_attr(const struct conv_case *c) {
     return (struct attr){.kh = c->kh,
                          .kw = c->kw,
@@ -64,12 +96,11 @@ static void finish(struct bench *bench) {
     bench_free(bench);
 }
 
-static void conv_forward(void **state) {
-    (void)state;
+static void check_conv_forward(const struct conv_case *cases, size_t count) {
     struct bench bench;
     bench_init(&bench, 1);
-    for (size_t i = 0; i < ARRAY_LEN(conv_cases); i++) {
-        const struct conv_case *c = &conv_cases[i];
+    for (size_t i = 0; i < count; i++) {
+        const struct conv_case *c = &cases[i];
         struct value *inputs[] = {
             bench_input(&bench, (struct shape){c->n, c->c_in, c->h, c->w}),
             bench_param(&bench, (struct shape){c->c_out, c->c_in, c->kh, c->kw}, false, false),
@@ -80,12 +111,21 @@ static void conv_forward(void **state) {
     finish(&bench);
 }
 
-static void conv_data_gradient(void **state) {
+static void conv_forward(void **state) {
     (void)state;
+    check_conv_forward(conv_cases, ARRAY_LEN(conv_cases));
+}
+
+static void conv_forward_tiles(void **state) {
+    (void)state;
+    check_conv_forward(tile_cases, ARRAY_LEN(tile_cases));
+}
+
+static void check_conv_data_gradient(const struct conv_case *cases, size_t count) {
     struct bench bench;
     bench_init(&bench, 2);
-    for (size_t i = 0; i < ARRAY_LEN(conv_cases); i++) {
-        const struct conv_case *c = &conv_cases[i];
+    for (size_t i = 0; i < count; i++) {
+        const struct conv_case *c = &cases[i];
         struct attr attr = conv_attr(c);
         attr.shape = (struct shape){c->n, c->c_in, c->h, c->w};
         struct value *inputs[] = {
@@ -96,6 +136,16 @@ static void conv_data_gradient(void **state) {
         bench_check(&bench, node->outputs[0], BENCH_SUM, c->c_out * c->kh * c->kw + 2);
     }
     finish(&bench);
+}
+
+static void conv_data_gradient(void **state) {
+    (void)state;
+    check_conv_data_gradient(conv_cases, ARRAY_LEN(conv_cases));
+}
+
+static void conv_data_gradient_tiles(void **state) {
+    (void)state;
+    check_conv_data_gradient(tile_cases, ARRAY_LEN(tile_cases));
 }
 
 /* The gradient lies where its mask was; a port cannot, so that what is compared is a copy. */
@@ -144,12 +194,11 @@ static void check_gradient(struct bench *bench, struct value *gradient, struct v
     bench_check_param(bench, param, 0, BENCH_SUM, terms + 2);
 }
 
-static void conv_weight_gradient(void **state) {
-    (void)state;
+static void check_conv_weight_gradient(const struct conv_case *cases, size_t count) {
     struct bench bench;
     bench_init(&bench, 3);
-    for (size_t i = 0; i < ARRAY_LEN(conv_cases); i++) {
-        const struct conv_case *c = &conv_cases[i];
+    for (size_t i = 0; i < count; i++) {
+        const struct conv_case *c = &cases[i];
         struct shape out = conv_output(c);
         struct attr attr = conv_attr(c);
         attr.act = false;
@@ -167,15 +216,26 @@ static void conv_weight_gradient(void **state) {
     finish(&bench);
 }
 
+static void conv_weight_gradient(void **state) {
+    (void)state;
+    check_conv_weight_gradient(conv_cases, ARRAY_LEN(conv_cases));
+}
+
+static void conv_weight_gradient_tiles(void **state) {
+    (void)state;
+    check_conv_weight_gradient(wgrad_tile_cases, ARRAY_LEN(wgrad_tile_cases));
+}
+
 struct upconv_case {
     int n, c_in, c_out, h, w, k;
     bool act;
 };
 
 static const struct upconv_case upconv_cases[] = {
-    {1, 1, 1, 1, 1, 2, false},    {1, 16, 8, 9, 33, 2, false}, {2, 7, 5, 6, 11, 2, true},
-    {1, 32, 16, 17, 70, 2, true}, {1, 33, 17, 5, 4, 3, false}, {1, 2, 2, 3, 5, 8, false},
-    {1, 4, 4, 8, 8, 4, true},     {1, 64, 32, 7, 7, 2, false}, {3, 5, 6, 2, 3, 1, false},
+    {1, 1, 1, 1, 1, 2, false},     {1, 16, 8, 9, 33, 2, false}, {2, 7, 5, 6, 11, 2, true},
+    {1, 32, 16, 17, 70, 2, true},  {1, 33, 17, 5, 4, 3, false}, {1, 2, 2, 3, 5, 8, false},
+    {1, 4, 4, 8, 8, 4, true},      {1, 64, 32, 7, 7, 2, false}, {3, 5, 6, 2, 3, 1, false},
+    {1, 5, 33, 111, 111, 2, true}, {1, 65, 3, 79, 79, 2, true}, {1, 130, 66, 5, 6, 2, false},
 };
 
 static void upconv_all(void **state) {
@@ -413,9 +473,12 @@ int main(void) {
     }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(conv_forward),
+        cmocka_unit_test(conv_forward_tiles),
         cmocka_unit_test(conv_data_gradient),
+        cmocka_unit_test(conv_data_gradient_tiles),
         cmocka_unit_test(conv_data_gradient_over_mask),
         cmocka_unit_test(conv_weight_gradient),
+        cmocka_unit_test(conv_weight_gradient_tiles),
         cmocka_unit_test(upconv_all),
         cmocka_unit_test(upconv_weight_gradient),
         cmocka_unit_test(pooling),
