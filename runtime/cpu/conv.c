@@ -5,7 +5,7 @@
 #include "runtime/cpu/conv_table.h"
 
 #include "common/base.h"
-#include "runtime/cpu/conv_sum.h"
+#include "runtime/cpu/conv_output.h"
 
 /* No column of the input is left over. */
 static bool reaches_edges(const struct conv_params *p) {
@@ -63,25 +63,11 @@ static void pack(const struct cpu_call *call, const struct conv_tile *tile, uint
 
 static void finish(const struct cpu_call *call, const struct conv_tile *tile, const float *sums) {
     const struct conv_params *p = &call->params->conv;
-    const size_t plane = (size_t)p->h_out * p->w_out;
-    const float *aux = call->bindings[2];
-    float *y = (float *)call->bindings[3] + (size_t)tile->image * p->y_stride_n;
     for (uint32_t i = 0; i < tile->n_out; i++) {
-        const uint32_t o = tile->out + i;
-        const float bias = p->epilogue & EPILOGUE_BIAS ? aux[o] : 0;
-        const size_t at = o * plane + (size_t)tile->row * p->w_out + tile->col;
-        /* Read where y is written, row by row and before: y may be aux. */
-        const bool is_plain = o - p->plain_first < p->plain_count;
-        const float *mask = (p->epilogue & EPILOGUE_MASK) && !is_plain
-                                ? aux + (size_t)tile->image * p->aux_stride_n + at
-                                : NULL;
-        const struct conv_epilogue epilogue = {
-            is_plain ? p->epilogue & ~EPILOGUE_MASK : p->epilogue, p->slope};
+        const struct conv_output output = conv_output_of(call, tile->image, tile->out + i);
         for (uint32_t r = 0; r < tile->n_rows; r++)
-            CPU_FN(conv_epilogue_row)
-        (epilogue, sums + i * tile->sums_stride + (size_t)r * tile->row_stride, bias,
-         mask == NULL ? NULL : mask + (size_t)r * p->w_out, y + at + (size_t)r * p->w_out,
-         tile->n_cols);
+            conv_output_row(&output, sums + i * tile->sums_stride + (size_t)r * tile->row_stride,
+                            (size_t)(tile->row + r) * p->w_out + tile->col, tile->n_cols);
     }
 }
 

@@ -14,15 +14,11 @@
 
 #include "common/base.h"
 
-#if CPU_LANES == 16
-#define SUM_OUT 8
-#define SUM_VECTORS 3
-#elif CPU_LANES == 8
-#define SUM_OUT 4
-#define SUM_VECTORS 3
-#else
-#define SUM_OUT 4
+#define SUM_OUT CONV_SUM_OUT
+#if CPU_LANES == 4
 #define SUM_VECTORS 2
+#else
+#define SUM_VECTORS 3
 #endif
 
 /* Sizes of blocks in floats or pixels: slab, weights and sums together fit a second-level cache of
@@ -306,6 +302,12 @@ static int taps_of(const struct conv_sum *sum) {
     return sum->kw == 3 && sum->dilation == 1 ? TAPS_3X3 : TAPS_ANY;
 }
 
+/* Vectors of the next register tile of `left`. None alone when it can be helped: it would wait for
+   the weights. */
+static uint32_t tile_vectors(uint32_t left) {
+    return left == SUM_VECTORS + 1 ? (left + 1) / 2 : MIN(left, SUM_VECTORS);
+}
+
 /* Adds a block of k to the sums of a tile. */
 static void add_block(const struct conv_sum *sum, const struct conv_tile *tile, uint32_t k_count,
                       const float *slab, const float *panel, float *sums, bool is_first) {
@@ -314,8 +316,7 @@ static void add_block(const struct conv_sum *sum, const struct conv_tile *tile, 
     tile_function *const(*functions)[SUM_VECTORS] = tile_functions[taps_of(sum)];
     uint32_t left = div_up(pixels, CPU_LANES);
     for (size_t at = 0; left > 0;) {
-        /* No vector alone when it can be helped: it would wait for the weights. */
-        const uint32_t vectors = left == SUM_VECTORS + 1 ? (left + 1) / 2 : MIN(left, SUM_VECTORS);
+        const uint32_t vectors = tile_vectors(left);
         for (uint32_t o = 0; o < out_rows; o += SUM_OUT) {
             const uint32_t width = tile_width(out_rows - o);
             functions[width == 8 ? 3 : width / 2][vectors - 1](
@@ -331,6 +332,27 @@ static void add_block(const struct conv_sum *sum, const struct conv_tile *tile, 
                                     .sums_stride = tile->sums_stride,
                                     .is_first = is_first});
         }
+        at += vectors * CPU_LANES;
+        left -= vectors;
+    }
+}
+
+void CPU_FN(conv_sum_product)(const struct conv_product *product) {
+    tile_function *const *functions = tile_functions[TAPS_1X1][SUM_OUT == 8 ? 3 : 2];
+    uint32_t left = div_up(product->pixels, CPU_LANES);
+    for (size_t at = 0; left > 0;) {
+        const uint32_t vectors = tile_vectors(left);
+        for (uint32_t o = 0; o < product->outs; o += SUM_OUT)
+            functions[vectors - 1](
+                &(struct tile_args){.slab = product->x + at,
+                                    .slab_stride = product->x_stride,
+                                    .k_count = product->k_count,
+                                    .kh = 1,
+                                    .kw = 1,
+                                    .weights = product->weights + (size_t)o * product->k_count,
+                                    .sums = product->sums + o * product->sums_stride + at,
+                                    .sums_stride = product->sums_stride,
+                                    .is_first = product->is_first});
         at += vectors * CPU_LANES;
         left -= vectors;
     }

@@ -86,6 +86,28 @@ void CPU_FN(conv_sum_run)(const struct conv_form *form, const struct cpu_call *c
                                                   .scratch_bytes = name##_scratch,                 \
                                                   .run = name##_run};
 
+/*
+ * The sum with one tap, of matrices: sums[o][p] (+)= sum over k of x[k][p] * w[k][o], for p <
+ * pixels, o < outs, in the order of k. What lies after the last p up to a whole vector is read and
+ * written too. The weights are in tiles: weights[o / CONV_SUM_OUT][k][o % CONV_SUM_OUT].
+ */
+#if CPU_LANES == 16
+#define CONV_SUM_OUT 8
+#else
+#define CONV_SUM_OUT 4
+#endif
+
+struct conv_product {
+    const float *x, *weights;
+    float *sums;
+    size_t x_stride, sums_stride; /* floats from one k, from one o to the next */
+    uint32_t k_count, pixels;
+    uint32_t outs; /* a multiple of CONV_SUM_OUT */
+    bool is_first; /* start from zero, not from the sums so far */
+};
+
+void CPU_FN(conv_sum_product)(const struct conv_product *product);
+
 /* What an epilogue needs, from the parameters of any of the four kernels. */
 struct conv_epilogue {
     uint32_t bits;

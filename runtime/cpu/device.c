@@ -59,40 +59,57 @@ static struct plan_limits native_limits(void) {
     return limits;
 }
 
-static bool describe(uint32_t threads, enum cpu_isa *isa_out, struct unet_device_info *info,
+static const char *const conv_names[] = {
+    [CPU_CONV_DIRECT] = "direct convolution", [CPU_CONV_WINOGRAD] = "Winograd convolution"};
+
+/* Everything that results depend on, but not the threads: the name is kept in checkpoints. */
+static void write_name(const struct cpu_device *device, struct unet_device_info *info) {
+    const char *conv = conv_names[device->conv];
+    snprintf(info->name, sizeof(info->name), "CPU (%s%s%s)", cpu_isa_name(device->isa),
+             conv != NULL ? ", " : "", conv != NULL ? conv : "");
+}
+
+static void write_choice(const struct cpu_device *device, uint32_t n_threads,
+                         struct unet_device_info *info) {
+    const char *wanted = getenv("UNET_CPU");
+    const bool is_wanted = wanted != NULL && wanted[0] != '\0';
+    char conv[80] = "convolutions direct or Winograd, whichever is faster";
+    if (conv_names[device->conv] != NULL)
+        snprintf(conv, sizeof(conv), "%s, because of UNET_CPU_CONV", conv_names[device->conv]);
+    snprintf(info->choice, sizeof(info->choice), "native kernels for %s, %s; %s; %u thread%s",
+             cpu_isa_name(device->isa),
+             is_wanted ? "because of UNET_CPU" : "the best instruction set of this machine", conv,
+             n_threads, n_threads == 1 ? "" : "s");
+}
+
+static bool describe(uint32_t threads, struct cpu_device *device, struct unet_device_info *info,
                      struct err *err) {
     uint32_t n_threads;
-    if (!cpu_isa_choose(isa_out, err) || !count_threads(threads, &n_threads, err))
+    if (!cpu_isa_choose(&device->isa, err) || !cpu_conv_choose(&device->conv, err) ||
+        !count_threads(threads, &n_threads, err))
         return false;
     *info = (struct unet_device_info){.backend = "cpu",
                                       .rank = UNET_RANK_NATIVE,
                                       .limits = native_limits(),
                                       .memory_bytes = memory_bytes(),
                                       .timestamp_period_ns = 1.0f};
-    /* not the threads: the name is kept in checkpoints, and no result depends on them */
-    snprintf(info->name, sizeof(info->name), "CPU (%s)", cpu_isa_name(*isa_out));
     snprintf(info->driver, sizeof(info->driver), "unet native kernels");
-    if (*isa_out > cpu_isa_detect())
+    write_name(device, info);
+    if (device->isa > cpu_isa_detect())
         snprintf(info->missing, sizeof(info->missing),
-                 "the instruction set %s, which UNET_CPU asks for", cpu_isa_name(*isa_out));
-    else if (getenv("UNET_CPU") != NULL && getenv("UNET_CPU")[0] != '\0')
-        snprintf(info->choice, sizeof(info->choice),
-                 "native kernels for %s, because of UNET_CPU; %u thread%s", cpu_isa_name(*isa_out),
-                 n_threads, n_threads == 1 ? "" : "s");
+                 "the instruction set %s, which UNET_CPU asks for", cpu_isa_name(device->isa));
     else
-        snprintf(info->choice, sizeof(info->choice),
-                 "native kernels for %s, the best instruction set of this machine; %u thread%s",
-                 cpu_isa_name(*isa_out), n_threads, n_threads == 1 ? "" : "s");
+        write_choice(device, n_threads, info);
     info->usable = info->missing[0] == '\0';
     return true;
 }
 
 bool cpu_device_list(struct unet_device_info **devices_out, size_t *count_out, struct err *err) {
-    enum cpu_isa isa;
+    struct cpu_device unopened = {0};
     struct unet_device_info *device = malloc(sizeof(*device));
     if (device == NULL)
         return err_set(err, ERR_DEVICE, "out of memory for a list of devices");
-    if (!describe(0, &isa, device, err)) {
+    if (!describe(0, &unopened, device, err)) {
         free(device);
         return false;
     }
@@ -109,7 +126,7 @@ bool cpu_device_open(const struct unet_device_info *info, uint32_t threads,
     if (device == NULL)
         return err_set(err, ERR_DEVICE, "out of memory for a device");
     bool good = count_threads(threads, &n_threads, err) &&
-                describe(n_threads, &device->isa, &device->base.info, err);
+                describe(n_threads, device, &device->base.info, err);
     if (good && !device->base.info.usable)
         good = err_set(err, ERR_DEVICE, "device %s cannot be used: it lacks %s",
                        device->base.info.name, device->base.info.missing);

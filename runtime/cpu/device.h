@@ -11,6 +11,7 @@
 struct cpu_device {
     struct unet_device base; /* first: the runtime's view */
     enum cpu_isa isa;
+    enum cpu_conv conv;
     struct cpu_pool *pool;
 };
 

@@ -110,13 +110,10 @@ static bool allocate_chunks(struct cpu_exec *cpu, struct err *err) {
 }
 
 static bool allocate_scratch(uint8_t **memory, size_t size_bytes, struct err *err) {
-    void *allocated = NULL;
     free(*memory);
-    *memory = NULL;
-    if (size_bytes > 0 && posix_memalign(&allocated, SCRATCH_ALIGNMENT, size_bytes) != 0)
-        return err_set(err, ERR_DEVICE, "out of memory for %zu bytes of scratch", size_bytes);
-    *memory = allocated;
-    return true;
+    *memory = size_bytes > 0 ? cpu_memory_allocate(size_bytes) : NULL;
+    return size_bytes == 0 || *memory != NULL ||
+           err_set(err, ERR_DEVICE, "out of memory for %zu bytes of scratch", size_bytes);
 }
 
 static void cpu_report(const struct exec *exec, struct unet_memory_report *report) {
@@ -153,7 +150,8 @@ static bool cpu_dispatch(struct exec *exec, const struct exec_piece *piece, stru
         &exec->plan->programs[program - cpu->programs].records[piece->record];
     struct cpu_step step = {.kernel = NULL};
     memcpy(step.params.words, record->params, sizeof(step.params.words));
-    step.kernel = cpu_kernel_find(cpu->device->isa, record->kernel, &step.params);
+    step.kernel =
+        cpu_kernel_find(cpu->device->isa, cpu->device->conv, record->kernel, &step.params);
     if (step.kernel == NULL)
         return err_set(err, ERR_DEVICE, "%s has no kernel %s", cpu->device->base.info.name,
                        kernel_table[record->kernel].name);

@@ -25,9 +25,9 @@ static find_function *const files[CPU_ISA_COUNT][N_FILES] = {ROW(plain), ROW(avx
 static find_function *const files[CPU_ISA_COUNT][N_FILES] = {ROW(plain)};
 #endif
 
-const struct cpu_kernel *cpu_kernel_find(enum cpu_isa isa, enum kernel_id id,
+const struct cpu_kernel *cpu_kernel_find(enum cpu_isa isa, enum cpu_conv conv, enum kernel_id id,
                                          const union kernel_params *params) {
-    const struct cpu_kernel *kernel = cpu_conv_find(isa, id, params);
+    const struct cpu_kernel *kernel = cpu_conv_find(isa, conv, id, params);
     for (size_t i = 0; kernel == NULL && i < N_FILES && files[isa][i] != NULL; i++)
         kernel = files[isa][i](id);
     return kernel;

@@ -44,14 +44,23 @@ enum cpu_isa cpu_isa_detect(void);
 bool cpu_isa_choose(enum cpu_isa *isa_out, struct err *err);
 const char *cpu_isa_name(enum cpu_isa isa); /* "plain", "avx2", "avx512" */
 
+/* Ways to compute conv_fwd and conv_dgrad: the faster one for each record (a rule of conv_table.c),
+   always sums of products (conv.c), Winograd wherever it is possible (winograd.c). */
+enum cpu_conv { CPU_CONV_BY_RECORD, CPU_CONV_DIRECT, CPU_CONV_WINOGRAD };
+
+/* What UNET_CPU_CONV says. ERR_USAGE: no such way. */
+bool cpu_conv_choose(enum cpu_conv *conv_out, struct err *err);
+
 /* The kernel of a record, the form for its parameters and instruction set; NULL when there is none.
  */
-const struct cpu_kernel *cpu_kernel_find(enum cpu_isa isa, enum kernel_id id,
+const struct cpu_kernel *cpu_kernel_find(enum cpu_isa isa, enum cpu_conv conv, enum kernel_id id,
                                          const union kernel_params *params);
 
 /* The matrix-like kernels (conv.c and its neighbours), compiled once for each instruction set:
    conv_fwd, conv_dgrad, conv_wgrad, upconv_fwd, upconv_dgrad, upconv_wgrad. NULL for others. */
-const struct cpu_kernel *cpu_conv_find(enum cpu_isa isa, enum kernel_id id,
+const struct cpu_kernel *cpu_conv_find(enum cpu_isa isa, enum cpu_conv conv, enum kernel_id id,
                                        const union kernel_params *params);
+/* Whether that kernel computes conv_fwd or conv_dgrad by Winograd's algorithm. */
+bool cpu_conv_is_winograd(enum cpu_conv conv, enum kernel_id id, const union kernel_params *params);
 
 #endif

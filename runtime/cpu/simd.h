@@ -129,16 +129,19 @@ CPU_INLINE simd_vec simd_load_window(const float *row, int64_t at, int64_t width
 #define SIMD_SHUFFLE_ZIP_HI 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
 #define SIMD_SHUFFLE_EVEN 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30
 #define SIMD_SHUFFLE_ODD 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31
+#define SIMD_SHUFFLE_NEXT(b) 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16 + (b)
 #elif CPU_LANES == 8
 #define SIMD_SHUFFLE_ZIP_LO 0, 8, 1, 9, 2, 10, 3, 11
 #define SIMD_SHUFFLE_ZIP_HI 4, 12, 5, 13, 6, 14, 7, 15
 #define SIMD_SHUFFLE_EVEN 0, 2, 4, 6, 8, 10, 12, 14
 #define SIMD_SHUFFLE_ODD 1, 3, 5, 7, 9, 11, 13, 15
+#define SIMD_SHUFFLE_NEXT(b) 1, 2, 3, 4, 5, 6, 7, 8 + (b)
 #elif CPU_LANES == 4
 #define SIMD_SHUFFLE_ZIP_LO 0, 4, 1, 5
 #define SIMD_SHUFFLE_ZIP_HI 2, 6, 3, 7
 #define SIMD_SHUFFLE_EVEN 0, 2, 4, 6
 #define SIMD_SHUFFLE_ODD 1, 3, 5, 7
+#define SIMD_SHUFFLE_NEXT(b) 1, 2, 3, 4 + (b)
 #endif
 
 /* Lanes of a pair of vectors, taken together as 2 * CPU_LANES elements. */
@@ -164,6 +167,15 @@ CPU_INLINE simd_vec simd_even(simd_vec a, simd_vec b) {
 
 CPU_INLINE simd_vec simd_odd(simd_vec a, simd_vec b) {
     return SIMD_SHUFFLE(a, b, SIMD_SHUFFLE_ODD);
+}
+
+/* Elements 1, 2, ... of a, and b[0] or b[1]. */
+CPU_INLINE simd_vec simd_next0(simd_vec a, simd_vec b) {
+    return SIMD_SHUFFLE(a, b, SIMD_SHUFFLE_NEXT(0));
+}
+
+CPU_INLINE simd_vec simd_next1(simd_vec a, simd_vec b) {
+    return SIMD_SHUFFLE(a, b, SIMD_SHUFFLE_NEXT(1));
 }
 
 /*

@@ -3,7 +3,10 @@
  * et al. 2015, without padding), every direction of each, against the machine's multiply-add
  * ceiling. The clock wanders, so a loop of nothing but multiply-adds runs before every repetition,
  * and the medians of both are compared, in processor time of the threads, which other programs on
- * the machine disturb least; the milliseconds are elapsed time.
+ * the machine disturb least; the milliseconds are elapsed time. Convolutions that can be computed
+ * by Winograd's algorithm run both ways, one after the other in every repetition; "*" marks the way
+ * that the device would take, and the sums are over those. Rates count the operations of the direct
+ * sum, so Winograd may exceed the ceiling.
  *
  *     bench_cpu_conv [--width 64] [--tile 572] [--threads 2] [--isa avx512] [--only u3]
  *                    [--direction fwd|dgrad|wgrad] [--repeat 5]
@@ -125,68 +128,121 @@ struct totals {
     double flops, wall_s, cpu_s, ideal_s;
 };
 
-/* One kernel with its parameters: a line of results. */
-static void bench(const char *layer, enum kernel_id id, const void *params, size_t params_bytes,
-                  double multiply_adds, struct totals *totals) {
-    union kernel_params p = {{0}};
-    memcpy(&p, params, params_bytes);
-    const char *name = kernel_table[id].name;
-    const char *direction = strrchr(name, '_') + 1;
-    if (strncmp(layer, options.only, strlen(options.only)) != 0 ||
-        (options.direction[0] && strcmp(direction, options.direction) != 0))
-        return;
-    uint64_t extents[KERNEL_MAX_BINDINGS];
-    const char *why = NULL;
-    if (!kernel_extents(id, p.words, extents, &why)) {
-        fprintf(stderr, "bench_cpu_conv: %s %s: %s\n", layer, name, why);
-        exit(1);
+/* One way to run a record, and what its repetitions took. */
+struct way {
+    const struct cpu_kernel *kernel;
+    const char *name;
+    bool is_chosen;
+    size_t shared_bytes, scratch_bytes;
+    double wall_s[MAX_REPEAT], cpu_s[MAX_REPEAT], ceilings[MAX_REPEAT], shares[MAX_REPEAT];
+};
+
+static int list_ways(struct way ways[2], enum kernel_id id, const union kernel_params *p) {
+    static const enum cpu_conv choices[] = {CPU_CONV_DIRECT, CPU_CONV_WINOGRAD};
+    const struct cpu_kernel *chosen = cpu_conv_find(options.isa, CPU_CONV_BY_RECORD, id, p);
+    int n = 0;
+    for (int i = 0; i < 2; i++) {
+        if (choices[i] == CPU_CONV_WINOGRAD && !cpu_conv_is_winograd(choices[i], id, p))
+            continue;
+        struct way *way = &ways[n++];
+        way->kernel = cpu_conv_find(options.isa, choices[i], id, p);
+        way->name = choices[i] == CPU_CONV_WINOGRAD ? "winograd" : "direct";
+        way->is_chosen = way->kernel == chosen;
+        way->shared_bytes = way->kernel->shared_bytes ? way->kernel->shared_bytes(p) : 0;
+        way->scratch_bytes = way->kernel->scratch_bytes ? way->kernel->scratch_bytes(p) : 0;
     }
-    const struct cpu_kernel *kernel = cpu_conv_find(options.isa, id, &p);
-    work.call = (struct cpu_call){.params = &p};
+    return n;
+}
+
+static void allocate_call(enum kernel_id id, const union kernel_params *p, const uint64_t *extents,
+                          const struct way *ways, int n_ways) {
+    work.call = (struct cpu_call){.params = p};
     for (uint32_t b = 0; b < kernel_table[id].n_bindings; b++) {
         float *data = allocate(extents[b] * sizeof(float));
         for (uint64_t i = 0; i < extents[b]; i++)
             data[i] = (float)(i % 61) / 61 - 0.5f;
         work.call.bindings[b] = data;
     }
-    work.call.shared = allocate(kernel->shared_bytes ? kernel->shared_bytes(&p) : 0);
-    const size_t scratch_bytes = kernel->scratch_bytes ? kernel->scratch_bytes(&p) : 0;
+    size_t shared_bytes = 0, scratch_bytes = 0;
+    for (int i = 0; i < n_ways; i++) {
+        shared_bytes = MAX(shared_bytes, ways[i].shared_bytes);
+        scratch_bytes = MAX(scratch_bytes, ways[i].scratch_bytes);
+    }
+    work.call.shared = allocate(shared_bytes);
     for (uint32_t t = 0; t < options.threads; t++)
         work.scratch[t] = allocate(scratch_bytes);
-    double wall_s[MAX_REPEAT], cpu_s[MAX_REPEAT], ceilings[MAX_REPEAT], shares[MAX_REPEAT];
-    const double flops = 2 * multiply_adds;
-    run_together(kernel);
-    for (uint32_t r = 0; r < options.repeat; r++) {
-        const struct spent ceiling = run_together(NULL), spent = run_together(kernel);
-        ceilings[r] = 0;
-        for (uint32_t t = 0; t < options.threads; t++)
-            ceilings[r] += work.flops[t] / ceiling.cpu_s;
-        wall_s[r] = spent.wall_s;
-        cpu_s[r] = spent.cpu_s;
-        shares[r] = flops / spent.cpu_s / ceilings[r];
-    }
-    const double wall = median(wall_s, options.repeat), cpu = median(cpu_s, options.repeat);
-    const double ceiling = median(ceilings, options.repeat);
-    const double share = median(shares, options.repeat), best = shares[options.repeat - 1];
-    printf(
-        "%-6s %-12s %8.3f GMAC %9.3f ms %7.1f GFLOP/s; a thread %6.1f of %6.1f, %5.1f %%, "
-        "at best %5.1f %%  (%u units, %zu KiB)\n",
-        layer, name, multiply_adds * 1e-9, wall * 1e3, flops / wall * 1e-9, flops / cpu * 1e-9,
-        ceiling * 1e-9, 100 * share, 100 * best,
-        kernel->units(&p, kernel->id == KERNEL_ID_conv_wgrad || kernel->id == KERNEL_ID_upconv_wgrad
-                              ? 0
-                              : kernel->n_phases - 1),
-        scratch_bytes >> 10);
-    fflush(stdout);
-    totals->flops += flops;
-    totals->wall_s += wall;
-    totals->cpu_s += cpu;
-    totals->ideal_s += cpu * share;
+}
+
+static void free_call(enum kernel_id id) {
     for (uint32_t b = 0; b < kernel_table[id].n_bindings; b++)
         free(work.call.bindings[b]);
     free(work.call.shared);
     for (uint32_t t = 0; t < options.threads; t++)
         free(work.scratch[t]);
+}
+
+static void repeat_way(struct way *way, uint32_t r, double flops) {
+    const struct spent before = run_together(NULL), spent = run_together(way->kernel),
+                       after = run_together(NULL);
+    double done = 0;
+    for (uint32_t t = 0; t < options.threads; t++)
+        done += work.flops[t];
+    way->ceilings[r] = 2 * done / (before.cpu_s + after.cpu_s);
+    way->wall_s[r] = spent.wall_s;
+    way->cpu_s[r] = spent.cpu_s;
+    way->shares[r] = flops / spent.cpu_s / way->ceilings[r];
+}
+
+/* A line of results. */
+static void report_way(const char *layer, enum kernel_id id, const union kernel_params *p,
+                       struct way *way, double flops, struct totals *totals) {
+    const double wall = median(way->wall_s, options.repeat);
+    const double cpu = median(way->cpu_s, options.repeat);
+    const double ceiling = median(way->ceilings, options.repeat);
+    const double share = median(way->shares, options.repeat);
+    const bool is_split = id == KERNEL_ID_conv_wgrad || id == KERNEL_ID_upconv_wgrad;
+    printf("%-6s %-12s %-8s%c %8.3f GMAC %9.3f ms %7.1f GFLOP/s; a thread %6.1f of %6.1f, "
+           "%5.1f %%, at best %5.1f %%  (%u units, %zu + %zu KiB)\n",
+           layer, kernel_table[id].name, way->name, way->is_chosen ? '*' : ' ', flops * 0.5e-9,
+           wall * 1e3, flops / wall * 1e-9, flops / cpu * 1e-9, ceiling * 1e-9, 100 * share,
+           100 * way->shares[options.repeat - 1],
+           way->kernel->units(p, is_split ? 0 : way->kernel->n_phases - 1), way->shared_bytes >> 10,
+           way->scratch_bytes >> 10);
+    fflush(stdout);
+    if (!way->is_chosen)
+        return;
+    totals->flops += flops;
+    totals->wall_s += wall;
+    totals->cpu_s += cpu;
+    totals->ideal_s += cpu * share;
+}
+
+/* One kernel with its parameters, every way there is. */
+static void bench(const char *layer, enum kernel_id id, const void *params, size_t params_bytes,
+                  double multiply_adds, struct totals *totals) {
+    static struct way ways[2];
+    union kernel_params p = {{0}};
+    memcpy(&p, params, params_bytes);
+    const char *direction = strrchr(kernel_table[id].name, '_') + 1;
+    if (strncmp(layer, options.only, strlen(options.only)) != 0 ||
+        (options.direction[0] && strcmp(direction, options.direction) != 0))
+        return;
+    uint64_t extents[KERNEL_MAX_BINDINGS];
+    const char *why = NULL;
+    if (!kernel_extents(id, p.words, extents, &why)) {
+        fprintf(stderr, "bench_cpu_conv: %s %s: %s\n", layer, kernel_table[id].name, why);
+        exit(1);
+    }
+    const int n_ways = list_ways(ways, id, &p);
+    allocate_call(id, &p, extents, ways, n_ways);
+    for (int i = 0; i < n_ways; i++)
+        run_together(ways[i].kernel);
+    for (uint32_t r = 0; r < options.repeat; r++)
+        for (int i = 0; i < n_ways; i++)
+            repeat_way(&ways[i], r, 2 * multiply_adds);
+    for (int i = 0; i < n_ways; i++)
+        report_way(layer, id, &p, &ways[i], 2 * multiply_adds, totals);
+    free_call(id);
 }
 
 /* A layer's channels, the size of its input map and its kernel. */

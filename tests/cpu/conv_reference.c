@@ -6,6 +6,7 @@
 #include <math.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdlib.h>
 
 #include "common/base.h"
 
@@ -47,8 +48,110 @@ static float padded(const float *plane, int64_t y, int64_t x, int64_t h, int64_t
     return y < 0 || y >= h || x < 0 || x >= w ? 0 : plane[y * w + x];
 }
 
-static void conv(const struct conv_params *p, const float *const *b, struct conv_reference *out) {
+/* ---- Winograd's F(4 x 4, 3 x 3) ---- */
+
+static const double points[6] = {0, 0.625, -0.625, 1.5, -1.5, INFINITY};
+
+/*
+ * The matrices of interpolation at these points (A. Lavin and S. Gray, 2016, section 3), here as
+ * magnitudes: column j of A' is the powers of point j; row j of G the same, over the product of its
+ * distances from the other finite points; row j of B' the polynomial with these others as roots.
+ * The last point takes the highest coefficient.
+ */
+static double winograd_a[4][6], winograd_g[6][3], winograd_b[6][6];
+
+static void set_powers(int j) {
+    for (int i = 0; i < 4; i++)
+        winograd_a[i][j] = j == 5 ? i == 3 : fabs(pow(points[j], i));
+    double distances = 1;
+    for (int l = 0; l < 5 && j < 5; l++)
+        distances *= l == j ? 1 : points[j] - points[l];
+    for (int i = 0; i < 3; i++)
+        winograd_g[j][i] = j == 5 ? i == 2 : fabs(pow(points[j], i) / distances);
+}
+
+static void set_polynomial(int j) {
+    double c[6] = {1};
+    for (int l = 0, degree = 0; l < 5; l++) {
+        if (l == j)
+            continue;
+        degree++;
+        for (int i = degree; i >= 0; i--)
+            c[i] = (i > 0 ? c[i - 1] : 0) - points[l] * c[i];
+    }
+    for (int i = 0; i < 6; i++)
+        winograd_b[j][i] = fabs(c[i]);
+}
+
+/* Magnitude of the transform of an n x n block by a matrix with rows of n. */
+static void transform(const double *matrix, int n, const double *block, double *out) {
+    double half[36];
+    for (int i = 0; i < 6; i++)
+        for (int x = 0; x < n; x++) {
+            half[i * n + x] = 0;
+            for (int y = 0; y < n; y++)
+                half[i * n + x] += matrix[i * n + y] * fabs(block[y * n + x]);
+        }
+    for (int i = 0; i < 36; i++) {
+        out[i] = 0;
+        for (int x = 0; x < n; x++)
+            out[i] += matrix[i % 6 * n + x] * half[i / 6 * n + x];
+    }
+}
+
+static void add_magnitudes(const struct conv_params *p, const float *x, const float *w,
+                           uint32_t row, uint32_t col, double sums[36]) {
     const size_t out4 = align_up(p->c_out, 4), plane = (size_t)p->h_in * p->w_in;
+    for (uint32_t i = 0; i < p->c_in; i++) {
+        double block[36], taps[9], v[36], u[36];
+        for (uint32_t t = 0; t < 36; t++)
+            block[t] = padded(x + i * plane, (int64_t)row + t / 6 - p->pad_h,
+                              (int64_t)col + t % 6 - p->pad_w, p->h_in, p->w_in);
+        for (uint32_t t = 0; t < 9; t++)
+            taps[t] = w[((size_t)i * 9 + t) * out4];
+        transform(&winograd_b[0][0], 6, block, v);
+        transform(&winograd_g[0][0], 3, taps, u);
+        for (int t = 0; t < 36; t++)
+            sums[t] += u[t] * v[t];
+    }
+}
+
+/* Of the sums at [n][o][y][x], without epilogue. */
+static double *winograd_magnitudes(const struct conv_params *p, const float *const *b) {
+    const size_t plane = (size_t)p->h_out * p->w_out;
+    double *magnitudes = malloc(p->n * p->c_out * plane * sizeof(double));
+    for (int j = 0; j < 6; j++) {
+        set_powers(j);
+        set_polynomial(j);
+    }
+    for (uint32_t n = 0; n < p->n; n++)
+        for (uint32_t o = 0; o < p->c_out; o++)
+            for (uint32_t row = 0; row < p->h_out; row += 4)
+                for (uint32_t col = 0; col < p->w_out; col += 4) {
+                    double sums[36] = {0};
+                    add_magnitudes(p, b[0] + (size_t)n * p->x_stride_n, b[1] + o, row, col, sums);
+                    for (uint32_t i = 0; i < 16; i++) {
+                        const uint32_t y = row + i / 4, x = col + i % 4;
+                        double sum = 0;
+                        for (int t = 0; t < 36; t++)
+                            sum += winograd_a[i / 4][t / 6] * winograd_a[i % 4][t % 6] * sums[t];
+                        if (y < p->h_out && x < p->w_out)
+                            magnitudes[((size_t)n * p->c_out + o) * plane + (size_t)y * p->w_out +
+                                       x] = sum;
+                    }
+                }
+    return magnitudes;
+}
+
+/* On the way to an element: a rounding for each k, and of the three transforms, one after the other
+   in both directions: 4 for the input, 5 for the weights, 4 for the sums; 2 for the epilogue. */
+#define WINOGRAD_ROUNDINGS (2 * (4 + 5 + 4) + 2)
+
+static void conv(const struct conv_params *p, const float *const *b, bool is_winograd,
+                 struct conv_reference *out) {
+    double *magnitudes = is_winograd ? winograd_magnitudes(p, b) : NULL;
+    const size_t out4 = align_up(p->c_out, 4), plane = (size_t)p->h_in * p->w_in;
+    const size_t plane_out = (size_t)p->h_out * p->w_out;
     for (uint32_t n = 0; n < p->n; n++)
         for (uint32_t o = 0; o < p->c_out; o++)
             for (uint32_t y = 0; y < p->h_out; y++)
@@ -63,10 +166,14 @@ static void conv(const struct conv_params *p, const float *const *b, struct conv
                                        p->w_in),
                                 b[1][((size_t)i * p->kh * p->kw + t) * out4 + o]);
                     size_t at = ((size_t)o * p->h_out + y) * p->w_out + x;
+                    if (is_winograd)
+                        sum.magnitude = magnitudes[n * p->c_out * plane_out + at];
                     finish(sum, p->epilogue, p->slope, b[2], o, (size_t)n * p->aux_stride_n + at,
                            out, (size_t)n * p->y_stride_n + at);
                 }
-    out->terms = (double)p->c_in * p->kh * p->kw + 2;
+    out->terms =
+        is_winograd ? (double)p->c_in + WINOGRAD_ROUNDINGS : (double)p->c_in * p->kh * p->kw + 2;
+    free(magnitudes);
 }
 
 static void upconv(const struct upconv_params *p, const float *const *b,
@@ -165,7 +272,8 @@ static void upconv_wgrad(const struct upconv_wgrad_params *p, const float *const
 }
 
 void conv_reference_run(enum kernel_id id, const union kernel_params *params,
-                        const float *const *bindings, struct conv_reference *out) {
+                        const float *const *bindings, bool is_winograd,
+                        struct conv_reference *out) {
     uint64_t extents[KERNEL_MAX_BINDINGS];
     const char *why = NULL;
     if (!kernel_extents(id, params->words, extents, &why))
@@ -175,7 +283,7 @@ void conv_reference_run(enum kernel_id id, const union kernel_params *params,
     switch (id) {
     case KERNEL_ID_conv_fwd:
     case KERNEL_ID_conv_dgrad:
-        conv(&params->conv, bindings, out);
+        conv(&params->conv, bindings, is_winograd, out);
         break;
     case KERNEL_ID_upconv_fwd:
         upconv(&params->upconv, bindings, out);

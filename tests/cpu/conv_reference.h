@@ -5,6 +5,8 @@
 #ifndef UNET_TESTS_CONV_REFERENCE_H
 #define UNET_TESTS_CONV_REFERENCE_H
 
+#include <stdbool.h>
+
 #include "common/kernel.h"
 
 /* What a kernel writes; index as in the output binding. NAN: an element that it leaves alone. */
@@ -17,8 +19,13 @@ struct conv_reference {
 /* The output binding of a kernel of the family. */
 int conv_reference_output(enum kernel_id id);
 
-/* value and magnitude hold as many elements as the output binding's extent. */
+/*
+ * value and magnitude hold as many elements as the output binding's extent. is_winograd: magnitude
+ * and terms are those of Winograd's algorithm on tiles of 4 x 4 (runtime/cpu/winograd.c), with
+ * which gamma(terms) * magnitude bounds its error: every element of the three transform matrices
+ * replaced by its magnitude, too.
+ */
 void conv_reference_run(enum kernel_id id, const union kernel_params *params,
-                        const float *const *bindings, struct conv_reference *out);
+                        const float *const *bindings, bool is_winograd, struct conv_reference *out);
 
 #endif

@@ -3,7 +3,8 @@
  * this machine has, against conv_reference.h: sizes around the edges of vectors, register tiles and
  * blocks, batches of images that lie apart, padding, dilation, epilogues, splits. Sums are judged
  * by their a-priori bound, gamma(k) * sum |a||b| (Higham, Accuracy and Stability of Numerical
- * Algorithms, section 3.1).
+ * Algorithms, section 3.1); those of Winograd's algorithm with the magnitudes of its transforms
+ * (conv_reference.h).
  *
  * Inputs are allocated to the element, so that a sanitizer sees a read past their end. Outputs lie
  * between guard words, and what the contract does not let a kernel write must stay as it was.
@@ -105,9 +106,13 @@ static uint32_t unit_in_order(uint32_t i, uint32_t n, int order) {
     return i < n / 2 ? 2 * i + 1 : 2 * (i - n / 2); /* odd ones first */
 }
 
+/* conv_dgrad: the mask is copied to where the output goes, and read there. */
+static bool is_in_place;
+
 /* Runs the record; the output between its guards, to be freed by the caller. */
-static float *record_run(const struct record *record, enum cpu_isa isa, int order) {
-    const struct cpu_kernel *kernel = cpu_conv_find(isa, record->id, &record->params);
+static float *record_run(const struct record *record, enum cpu_isa isa, enum cpu_conv conv,
+                         int order) {
+    const struct cpu_kernel *kernel = cpu_conv_find(isa, conv, record->id, &record->params);
     assert_non_null(kernel);
     const union kernel_params *params = &record->params;
     const size_t shared_bytes = kernel->shared_bytes ? kernel->shared_bytes(params) : 0;
@@ -123,6 +128,10 @@ static float *record_run(const struct record *record, enum cpu_isa isa, int orde
     memset(call.scratch, 0xff, scratch_bytes);
     for (int b = 0; b < record->n_bindings; b++)
         call.bindings[b] = b == record->output ? memory + GUARD_WORDS : record->inputs[b];
+    if (is_in_place) {
+        memcpy(call.bindings[3], record->inputs[2], record->extents[2] * sizeof(float));
+        call.bindings[2] = call.bindings[3];
+    }
     for (uint32_t phase = 0; phase < kernel->n_phases; phase++) {
         const uint32_t n = kernel->units(params, phase);
         assert_true(n >= 1);
@@ -134,19 +143,20 @@ static float *record_run(const struct record *record, enum cpu_isa isa, int orde
     return memory;
 }
 
-static void describe(const struct record *record, enum cpu_isa isa, char *text, size_t size) {
+static void describe(const struct record *record, enum cpu_isa isa, enum cpu_conv conv, char *text,
+                     size_t size) {
     static const char *const names[] = {"plain", "avx2", "avx512"};
-    size_t used =
-        (size_t)snprintf(text, size, "%s (%s):", kernel_table[record->id].name, names[isa]);
+    size_t used = (size_t)snprintf(text, size, "%s (%s%s):", kernel_table[record->id].name,
+                                   names[isa], conv == CPU_CONV_WINOGRAD ? ", Winograd" : "");
     for (uint32_t i = 0; i < kernel_table[record->id].n_params && used < size; i++)
         used += (size_t)snprintf(text + used, size - used, " %s %u",
                                  kernel_table[record->id].params[i].name, record->params.words[i]);
 }
 
-static void check_output(const struct record *record, enum cpu_isa isa, const float *memory,
-                         const struct conv_reference *want) {
+static void check_output(const struct record *record, enum cpu_isa isa, enum cpu_conv conv,
+                         const float *memory, const struct conv_reference *want) {
     char text[600];
-    describe(record, isa, text, sizeof(text));
+    describe(record, isa, conv, text, sizeof(text));
     const uint64_t extent = record->extents[record->output];
     const double u = want->terms * ldexp(1, -24), gamma = u / (1 - u);
     for (uint64_t i = 0; i < extent + 2 * GUARD_WORDS; i++) {
@@ -167,21 +177,34 @@ static void check_output(const struct record *record, enum cpu_isa isa, const fl
 }
 
 /* Every instruction set against the reference, and its units in three orders against each other. */
-static void check_record(const struct record *record) {
+static void check_way(const struct record *record, enum cpu_conv conv,
+                      struct conv_reference *want) {
     const uint64_t extent = record->extents[record->output];
-    struct conv_reference want = {.value = allocate(extent * sizeof(double), 64),
-                                  .magnitude = allocate(extent * sizeof(double), 64)};
-    conv_reference_run(record->id, &record->params, (const float *const *)record->inputs, &want);
+    conv_reference_run(record->id, &record->params, (const float *const *)record->inputs,
+                       conv == CPU_CONV_WINOGRAD, want);
     for (int isa = 0; isa < n_isas; isa++) {
-        float *first = record_run(record, (enum cpu_isa)isa, 0);
-        check_output(record, (enum cpu_isa)isa, first, &want);
+        float *first = record_run(record, (enum cpu_isa)isa, conv, 0);
+        check_output(record, (enum cpu_isa)isa, conv, first, want);
         for (int order = 1; order < 3; order++) {
-            float *again = record_run(record, (enum cpu_isa)isa, order);
+            float *again = record_run(record, (enum cpu_isa)isa, conv, order);
             assert_memory_equal(first, again, (extent + 2 * GUARD_WORDS) * sizeof(float));
             free(again);
         }
         free(first);
     }
+}
+
+static bool has_winograd(const struct record *record) {
+    return cpu_conv_is_winograd(CPU_CONV_WINOGRAD, record->id, &record->params);
+}
+
+static void check_record(const struct record *record) {
+    const uint64_t extent = record->extents[record->output];
+    struct conv_reference want = {.value = allocate(extent * sizeof(double), 64),
+                                  .magnitude = allocate(extent * sizeof(double), 64)};
+    check_way(record, CPU_CONV_DIRECT, &want);
+    if (has_winograd(record))
+        check_way(record, CPU_CONV_WINOGRAD, &want);
     free(want.value);
     free(want.magnitude);
 }
@@ -209,6 +232,8 @@ static const struct conv_case conv_cases[] = {
     {1, 12, 140, 18, 17, 3, 3, 0, 0, 1}, /* several blocks of outputs */
     {1, 3, 4, 5, 700, 3, 3, 1, 1, 1},    /* several tiles side by side */
     {2, 2, 3, 150, 40, 3, 3, 0, 0, 1},   /* and below each other */
+    {2, 100, 21, 43, 70, 3, 3, 1, 1, 1}, /* Winograd: blocks of tiles over two images */
+    {2, 70, 150, 22, 31, 3, 3, 0, 0, 1}, /* and of outputs, for more outputs than tiles */
 };
 
 #define WIDTHS 70 /* every width up to this one: each remainder of every vector and tile */
@@ -428,7 +453,7 @@ static void padding_of_weight_gradient(void **state) {
         for (uint64_t i = 0; i < records[r].extents[0]; i++)
             records[r].inputs[0][i] = INFINITY;
         for (int isa = 0; isa < n_isas; isa++) {
-            float *memory = record_run(&records[r], (enum cpu_isa)isa, 0);
+            float *memory = record_run(&records[r], (enum cpu_isa)isa, CPU_CONV_DIRECT, 0);
             for (uint64_t i = 0; i < records[r].extents[2]; i++) {
                 if (i % 8 < 5)
                     assert_false(isfinite(memory[GUARD_WORDS + i]));
@@ -467,8 +492,8 @@ static const struct window windows[] = {{0, 0, 9, 11},  {3, 5, 20, 40}, {1, 17, 
 
 static void compare_windows(const struct record *big, const struct record *small, uint32_t channels,
                             uint32_t scale, uint32_t lost, const struct window *at, int isa) {
-    float *whole = record_run(big, (enum cpu_isa)isa, 0);
-    float *part = record_run(small, (enum cpu_isa)isa, 0);
+    float *whole = record_run(big, (enum cpu_isa)isa, CPU_CONV_DIRECT, 0);
+    float *part = record_run(small, (enum cpu_isa)isa, CPU_CONV_DIRECT, 0);
     const uint32_t big_h = (BIG_H - lost) * scale, big_w = (BIG_W - lost) * scale;
     const uint32_t h = (at->h - lost) * scale, w = (at->w - lost) * scale;
     for (uint32_t c = 0; c < channels; c++)
@@ -501,6 +526,99 @@ static void position_of_conv(void **state) {
         record_free(&small);
     }
     record_free(&big);
+}
+
+/* Winograd: of the tiles of 4 x 4 that lie wholly in both maps, at places a multiple of 4 apart. */
+static void compare_tiles(const float *whole, const float *part, const struct window *at) {
+    const uint32_t big_h = BIG_H - 2, big_w = BIG_W - 2, h = at->h - 2, w = at->w - 2;
+    uint32_t n_rows = 0;
+    for (uint32_t c = 0; c < 21; c++)
+        for (uint32_t y = 0; y < h / 4 * 4; y++, n_rows++)
+            assert_memory_equal(part + GUARD_WORDS + ((size_t)c * h + y) * w,
+                                whole + GUARD_WORDS + ((size_t)c * big_h + at->top + y) * big_w +
+                                    at->left,
+                                w / 4 * 4 * sizeof(float));
+    assert_true(n_rows > 0);
+}
+
+static void position_of_winograd(void **state) {
+    (void)state;
+    static const struct window places[] = {
+        {0, 0, 14, 18}, {4, 8, 26, 40}, {16, 12, 10, 52}, {8, 4, 7, 9}, {20, 0, 30, 64}};
+    const struct conv_case big_case = {1, 70, 21, BIG_H, BIG_W, 3, 3, 0, 0, 1};
+    const struct conv_params big_params = conv_params_of(&big_case, EPILOGUE_BIAS | EPILOGUE_ACT);
+    struct record big = record_new(KERNEL_ID_conv_fwd, &big_params, sizeof(big_params));
+    for (size_t i = 0; i < ARRAY_LEN(places); i++) {
+        const struct window *at = &places[i];
+        const struct conv_case c = {1, 70, 21, at->h, at->w, 3, 3, 0, 0, 1};
+        const struct conv_params p = conv_params_of(&c, EPILOGUE_BIAS | EPILOGUE_ACT);
+        struct record small = record_new(KERNEL_ID_conv_fwd, &p, sizeof(p));
+        free(small.inputs[0]);
+        small.inputs[0] = cut(big.inputs[0], 70, BIG_H, BIG_W, at->top, at->left, at->h, at->w);
+        memcpy(small.inputs[1], big.inputs[1], big.extents[1] * sizeof(float));
+        memcpy(small.inputs[2], big.inputs[2], big.extents[2] * sizeof(float));
+        for (int isa = 0; isa < n_isas; isa++) {
+            float *whole = record_run(&big, (enum cpu_isa)isa, CPU_CONV_WINOGRAD, 0);
+            float *part = record_run(&small, (enum cpu_isa)isa, CPU_CONV_WINOGRAD, 0);
+            compare_tiles(whole, part, at);
+            free(whole);
+            free(part);
+        }
+        record_free(&small);
+    }
+    record_free(&big);
+}
+
+/* A data gradient whose mask lies where it is written: the same as with a mask of its own. */
+static void gradient_in_place(void **state) {
+    (void)state;
+    static const enum cpu_conv ways[] = {CPU_CONV_DIRECT, CPU_CONV_WINOGRAD};
+    const struct conv_case c = {2, 20, 37, 17, 30, 3, 3, 2, 2, 1};
+    struct conv_params p = conv_params_of(&c, EPILOGUE_MASK);
+    p.aux_stride_n = p.y_stride_n;
+    p.plain_first = 5;
+    p.plain_count = 9;
+    struct record record = record_new(KERNEL_ID_conv_dgrad, &p, sizeof(p));
+    for (int isa = 0; isa < n_isas; isa++)
+        for (size_t i = 0; i < ARRAY_LEN(ways); i++) {
+            float *apart = record_run(&record, (enum cpu_isa)isa, ways[i], 0);
+            is_in_place = true;
+            float *same = record_run(&record, (enum cpu_isa)isa, ways[i], 2);
+            is_in_place = false;
+            for (uint32_t n = 0; n < p.n; n++)
+                assert_memory_equal(apart + GUARD_WORDS + (size_t)n * p.y_stride_n,
+                                    same + GUARD_WORDS + (size_t)n * p.y_stride_n,
+                                    (size_t)p.c_out * p.h_out * p.w_out * sizeof(float));
+            free(apart);
+            free(same);
+        }
+    record_free(&record);
+}
+
+/* Which way the device takes by itself. */
+static void choice_of_way(void **state) {
+    (void)state;
+    static const struct {
+        struct conv_case c;
+        bool is_winograd;
+    } choices[] = {{{1, 64, 64, 200, 200, 3, 3, 0, 0, 1}, true},
+                   {{1, 512, 512, 66, 66, 3, 3, 1, 1, 1}, true},
+                   {{1, 1, 64, 200, 200, 3, 3, 0, 0, 1}, false}, /* transforms outweigh the rest */
+                   {{1, 512, 512, 6, 6, 3, 3, 0, 0, 1}, false},  /* or those of weights */
+                   {{1, 64, 64, 200, 200, 3, 3, 0, 0, 2}, false},
+                   {{1, 64, 64, 200, 200, 1, 3, 0, 0, 1}, false},
+                   {{1, 64, 64, 200, 200, 3, 1, 0, 0, 1}, false}};
+    for (size_t i = 0; i < ARRAY_LEN(choices); i++) {
+        union kernel_params params = {{0}};
+        const struct conv_params p = conv_params_of(&choices[i].c, 0);
+        memcpy(&params, &p, sizeof(p));
+        assert_int_equal(cpu_conv_is_winograd(CPU_CONV_BY_RECORD, KERNEL_ID_conv_fwd, &params),
+                         choices[i].is_winograd);
+        assert_false(cpu_conv_is_winograd(CPU_CONV_DIRECT, KERNEL_ID_conv_dgrad, &params));
+        assert_false(cpu_conv_is_winograd(CPU_CONV_WINOGRAD, KERNEL_ID_conv_wgrad, &params));
+        assert_int_equal(cpu_conv_is_winograd(CPU_CONV_WINOGRAD, KERNEL_ID_conv_dgrad, &params),
+                         i < 4);
+    }
 }
 
 static struct upconv_params upconv_window(uint32_t h, uint32_t w) {
@@ -538,7 +656,8 @@ static void unknown_kernel(void **state) {
     (void)state;
     union kernel_params params = {{0}};
     for (int isa = 0; isa < n_isas; isa++)
-        assert_null(cpu_conv_find((enum cpu_isa)isa, KERNEL_ID_softmax, &params));
+        assert_null(
+            cpu_conv_find((enum cpu_isa)isa, CPU_CONV_BY_RECORD, KERNEL_ID_softmax, &params));
 }
 
 int main(void) {
@@ -552,7 +671,10 @@ int main(void) {
         cmocka_unit_test(upconv_weight_gradient),
         cmocka_unit_test(padding_of_weight_gradient),
         cmocka_unit_test(position_of_conv),
+        cmocka_unit_test(position_of_winograd),
         cmocka_unit_test(position_of_upconv),
+        cmocka_unit_test(gradient_in_place),
+        cmocka_unit_test(choice_of_way),
         cmocka_unit_test(unknown_kernel),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

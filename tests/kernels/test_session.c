@@ -324,6 +324,26 @@ static void test_threads(void **state) {
     free(old);
 }
 
+static void test_conv_ways(void **state) {
+    (void)state;
+    struct unet_device *device;
+    const char *kept = getenv("UNET_CPU_CONV");
+    char *old = kept != NULL ? strdup(kept) : NULL;
+    setenv("UNET_CPU_CONV", "direct", 1);
+    must(open_cpu(0, &device));
+    assert_non_null(strstr(unet_device_get_info(device)->name, ", direct convolution)"));
+    assert_non_null(strstr(unet_device_get_info(device)->choice, "because of UNET_CPU_CONV"));
+    close_device(device);
+    setenv("UNET_CPU_CONV", "", 1);
+    must(open_cpu(0, &device));
+    assert_null(strstr(unet_device_get_info(device)->name, "convolution"));
+    close_device(device);
+    setenv("UNET_CPU_CONV", "fft", 1);
+    must_fail(open_cpu(0, &device), ERR_USAGE, "UNET_CPU_CONV=fft");
+    set_or_unset("UNET_CPU_CONV", old);
+    free(old);
+}
+
 static void test_environment(void **state) {
     (void)state;
     NEEDS_VULKAN;
@@ -602,13 +622,14 @@ static void test_cutting(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_sum),       cmocka_unit_test(test_control),
-        cmocka_unit_test(test_slabs),     cmocka_unit_test(test_long_tensor),
-        cmocka_unit_test(test_programs),  cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_devices),   cmocka_unit_test(test_backends),
-        cmocka_unit_test(test_threads),   cmocka_unit_test(test_environment),
-        cmocka_unit_test(test_no_driver), cmocka_unit_test(test_profile),
-        cmocka_unit_test(test_cache),     cmocka_unit_test(test_cutting),
+        cmocka_unit_test(test_sum),         cmocka_unit_test(test_control),
+        cmocka_unit_test(test_slabs),       cmocka_unit_test(test_long_tensor),
+        cmocka_unit_test(test_programs),    cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_devices),     cmocka_unit_test(test_backends),
+        cmocka_unit_test(test_threads),     cmocka_unit_test(test_conv_ways),
+        cmocka_unit_test(test_environment), cmocka_unit_test(test_no_driver),
+        cmocka_unit_test(test_profile),     cmocka_unit_test(test_cache),
+        cmocka_unit_test(test_cutting),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
