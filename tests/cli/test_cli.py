@@ -42,8 +42,8 @@ class Lab:
         return subprocess.Popen(words, cwd=self.path, stdout=subprocess.PIPE,
                                 stderr=subprocess.PIPE, **more)
 
-    def run(self, command):
-        process = self.start(command)
+    def run(self, command, **environment):
+        process = self.start(command, env={**os.environ, **environment})
         try:
             out, err = process.communicate(timeout=SECONDS)
         except subprocess.TimeoutExpired:
@@ -55,9 +55,9 @@ class Lab:
             raise AssertionError("%s: messages of the validation layers\n%s" % (command, err))
         return process.returncode, out, err
 
-    def good(self, command):
+    def good(self, command, **environment):
         """Runs a command that must succeed; its stdout."""
-        code, out, err = self.run(command)
+        code, out, err = self.run(command, **environment)
         if code != 0:
             raise AssertionError("%s: exit status %d\n%s" % (command, code, err))
         return out
