@@ -41,15 +41,10 @@ static void must(bool ok, const struct err *err, uint64_t seed) {
 }
 
 static void build(struct graph *graph, struct arena *arena, uint64_t seed) {
-    struct err err = {0};
-    struct autodiff_result gradients;
     struct model model = {.momentum = 0.5f};
     random_graph_build(graph, arena, seed);
     graph->name = "train_step";
-    must(autodiff_run(graph, &gradients, &err), &err, seed);
-    update_run(graph, &model, &gradients);
-    vec_free(&gradients.params);
-    vec_free(&gradients.gradients);
+    random_graph_train(graph, &model, false);
 }
 
 /* The float nearest to each value, so that both sides start from the same numbers. */

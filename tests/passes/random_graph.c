@@ -4,10 +4,16 @@
 #include "tests/passes/random_graph.h"
 
 #include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include <cmocka.h>
+
 #include "common/rng.h"
+#include "compiler/passes.h"
 
 /* Builders */
 
@@ -359,4 +365,65 @@ bool random_graph_same(const struct graph *a, double *const *a_tensors, const st
         }
     }
     return true;
+}
+
+void random_graph_train(struct graph *graph, const struct model *model, bool accumulates) {
+    struct err err = {0};
+    struct autodiff_result gradients;
+    if (!autodiff_run(graph, &gradients, &err)) {
+        fail_msg("graph %s: %s", graph->name, err.text);
+    }
+    if (accumulates) {
+        accumulate_run(graph, &gradients);
+    } else {
+        update_run(graph, model, &gradients);
+    }
+    vec_free(&gradients.params);
+    vec_free(&gradients.gradients);
+}
+
+/* Comparison */
+
+void random_graph_share(const struct graph *graph, double **tensors, struct arena *arena) {
+    for (int pass = 0; pass < 2; pass++) {
+        for (size_t i = 0; i < graph->values.count; i++) {
+            struct value *value = graph->values.items[i];
+            bool view = value->storage && value->shape.n == 1;
+            if (value->kind != VALUE_TEMP || view != (pass == 1)) {
+                continue;
+            }
+            size_t count = shape_elements(value->shape);
+            if (view) {
+                size_t plane = (size_t)value->shape.h * (size_t)value->shape.w;
+                tensors[i] = tensors[value->storage->id] + (size_t)value->storage_channel * plane;
+                continue;
+            }
+            tensors[i] = ARENA_ARRAY(arena, double, count);
+            for (size_t e = 0; e < count; e++) {
+                tensors[i][e] = NAN;
+            }
+        }
+    }
+}
+
+void random_graph_check_passes(const struct graph *plain, struct graph *changed,
+                               random_graph_pass *const *passes, size_t n_passes,
+                               const struct interpret_context *context, uint64_t seed,
+                               struct arena *arena) {
+    struct err err = {0};
+    const char *why = "";
+    for (size_t i = 0; i < n_passes; i++) {
+        passes[i](changed);
+        if (!graph_check(changed, &err)) {
+            fail_msg("seed %llu, pass %zu: %s", (unsigned long long)seed, i, err.text);
+        }
+    }
+    double **a = random_graph_tensors(plain, seed, arena);
+    double **b = random_graph_tensors(changed, seed, arena);
+    random_graph_share(changed, b, arena);
+    interpret_run(plain, a, context, arena);
+    interpret_run(changed, b, context, arena);
+    if (!random_graph_same(plain, a, changed, b, 0, &why)) {
+        fail_msg("seed %llu: %s", (unsigned long long)seed, why);
+    }
 }

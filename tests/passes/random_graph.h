@@ -9,6 +9,7 @@
 #define UNET_TESTS_RANDOM_GRAPH_H
 
 #include "compiler/ir.h"
+#include "compiler/model.h"
 
 /* Builders. Each appends one node, makes the parameters it needs, and returns the node's first
    output; a shape rule that objects ends the program with its message. Layers are named after
@@ -32,6 +33,10 @@ struct node *net_loss(struct graph *graph, struct value *logits);
    parameter reaching the loss. The same seed gives the same graph. Initialises the graph. */
 void random_graph_build(struct graph *graph, struct arena *arena, uint64_t seed);
 
+/* Appends the gradients and what becomes of them: the model's update, or, where accumulates, their
+   sum with those of earlier batches. Fails the test when a gradient cannot be made. */
+void random_graph_train(struct graph *graph, const struct model *model, bool accumulates);
+
 /* An entry per value: inputs, parameters and states filled, the others NULL. */
 double **random_graph_tensors(const struct graph *graph, uint64_t seed, struct arena *arena);
 
@@ -42,5 +47,20 @@ double **random_graph_tensors(const struct graph *graph, uint64_t seed, struct a
  */
 bool random_graph_same(const struct graph *a, double *const *a_tensors, const struct graph *b,
                        double *const *b_tensors, double tolerance, const char **why);
+
+/* Gives every temporary memory full of NaN, shared as storage says. A view of one channel range
+   among several images is not contiguous, so sharing is checked on graphs of one image. */
+void random_graph_share(const struct graph *graph, double **tensors, struct arena *arena);
+
+/*
+ * Takes `changed` through the passes, runs both and fails the test unless the results are the same
+ * bits. Values of `changed` that share memory really share it, and it starts as NaN, so that a
+ * value overwritten too early or read too early changes the result.
+ */
+typedef void random_graph_pass(struct graph *graph);
+void random_graph_check_passes(const struct graph *plain, struct graph *changed,
+                               random_graph_pass *const *passes, size_t n_passes,
+                               const struct interpret_context *context, uint64_t seed,
+                               struct arena *arena);
 
 #endif

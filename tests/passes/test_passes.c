@@ -26,81 +26,31 @@ static const struct interpret_context context = {.seed = 3, .step = 7, .learning
 enum use { UPDATE, UPDATE_MEAN, ACCUMULATE };
 
 static void build_graph_for(struct graph *graph, struct arena *arena, uint64_t seed, enum use use) {
-    struct err err = {0};
-    struct autodiff_result gradients;
     struct model model = {
         .momentum = 0.9f, .beta1 = 0.9f, .beta2 = 0.99f, .epsilon = 1e-8f, .weight_decay = 0.01f};
     model.settings.optimiser = seed % 2 ? PLAN_OPTIMISER_SGD : PLAN_OPTIMISER_ADAM;
     model.settings.accumulate = use == UPDATE ? 1 : N_BATCHES;
     random_graph_build(graph, arena, seed);
-    if (!autodiff_run(graph, &gradients, &err)) {
-        fail_msg("seed %llu: %s", (unsigned long long)seed, err.text);
-    }
-    if (use == ACCUMULATE) {
-        accumulate_run(graph, &gradients);
-    } else {
-        update_run(graph, &model, &gradients);
-    }
-    vec_free(&gradients.params);
-    vec_free(&gradients.gradients);
+    random_graph_train(graph, &model, use == ACCUMULATE);
 }
 
 static void build_training_graph(struct graph *graph, struct arena *arena, uint64_t seed) {
     build_graph_for(graph, arena, seed, UPDATE);
 }
 
-/* Gives every temporary memory full of NaN, shared as storage says. A view of one channel range
-   among several images is not contiguous, so sharing is checked on graphs of one image. */
-static void share_memory(const struct graph *graph, double **tensors, struct arena *arena) {
-    for (int pass = 0; pass < 2; pass++) {
-        for (size_t i = 0; i < graph->values.count; i++) {
-            struct value *value = graph->values.items[i];
-            bool view = value->storage && value->shape.n == 1;
-            if (value->kind != VALUE_TEMP || view != (pass == 1)) {
-                continue;
-            }
-            size_t count = shape_elements(value->shape);
-            if (view) {
-                size_t plane = (size_t)value->shape.h * (size_t)value->shape.w;
-                tensors[i] = tensors[value->storage->id] + (size_t)value->storage_channel * plane;
-                continue;
-            }
-            tensors[i] = ARENA_ARRAY(arena, double, count);
-            for (size_t e = 0; e < count; e++) {
-                tensors[i][e] = NAN;
-            }
-        }
-    }
-}
-
-static void check_after(void (*const *passes)(struct graph *), size_t n_passes, uint64_t seed) {
+static void check_after(random_graph_pass *const *passes, size_t n_passes, uint64_t seed) {
     struct arena arena = {0};
     struct graph plain, changed;
-    struct err err = {0};
-    const char *why = "";
     build_training_graph(&plain, &arena, seed);
     build_training_graph(&changed, &arena, seed);
-    for (size_t i = 0; i < n_passes; i++) {
-        passes[i](&changed);
-        if (!graph_check(&changed, &err)) {
-            fail_msg("seed %llu, pass %zu: %s", (unsigned long long)seed, i, err.text);
-        }
-    }
-    double **a = random_graph_tensors(&plain, seed, &arena);
-    double **b = random_graph_tensors(&changed, seed, &arena);
-    share_memory(&changed, b, &arena);
-    interpret_run(&plain, a, &context, &arena);
-    interpret_run(&changed, b, &context, &arena);
-    if (!random_graph_same(&plain, a, &changed, b, 0, &why)) {
-        fail_msg("seed %llu: %s", (unsigned long long)seed, why);
-    }
+    random_graph_check_passes(&plain, &changed, passes, n_passes, &context, seed, &arena);
     graph_free(&plain);
     graph_free(&changed);
     arena_free(&arena);
 }
 
-static void (*const all_passes[])(struct graph *) = {mask_run,  pool_index_run, fuse_run,
-                                                     order_run, skip_run,       inplace_run};
+static random_graph_pass *const all_passes[] = {mask_run,  pool_index_run, fuse_run,
+                                                order_run, skip_run,       inplace_run};
 
 static void check_prefix(size_t n_passes) {
     for (uint64_t seed = 0; seed < N_GRAPHS; seed++) {
@@ -176,7 +126,7 @@ static void run_part(const struct graph *graph, double **state_tensors,
     now.batch = batch;
     now.batches = N_BATCHES;
     double **tensors = random_graph_tensors(graph, seed + 1000 * batch, arena);
-    share_memory(graph, tensors, arena);
+    random_graph_share(graph, tensors, arena);
     for (size_t i = 0; i < graph->values.count; i++) {
         const struct value *value = graph->values.items[i];
         if (value->kind == VALUE_PARAM || value->kind == VALUE_STATE) {
@@ -276,7 +226,6 @@ static int count_op(const struct graph *graph, enum op_kind op) {
 
 /* Two levels of a U-Net: a skip connection cropped and concatenated after an up-convolution. */
 static void build_unet(struct graph *graph, struct arena *arena) {
-    struct err err = {0};
     struct attr none = {0};
     graph_init(graph, arena, "train_step");
     struct value *x = net_input(graph, 1, 1, 28, 28);
@@ -291,14 +240,8 @@ static void build_unet(struct graph *graph, struct arena *arena) {
     struct value *last = net_act(graph, net_conv(graph, joined, 8, true, &none), 0);
     struct attr one = {.kh = 1, .kw = 1};
     net_loss(graph, net_conv(graph, last, 2, true, &one));
-    struct autodiff_result gradients;
     struct model model = {.momentum = 0.9f};
-    if (!autodiff_run(graph, &gradients, &err)) {
-        fail_msg("%s", err.text);
-    }
-    update_run(graph, &model, &gradients);
-    vec_free(&gradients.params);
-    vec_free(&gradients.gradients);
+    random_graph_train(graph, &model, false);
 }
 
 static void fuse_removes_separate_activations(void **state) {
@@ -425,7 +368,7 @@ static void unet_keeps_results(void **state) {
     build_changed(&changed, &arena);
     double **a = random_graph_tensors(&plain, 1, &arena);
     double **b = random_graph_tensors(&changed, 1, &arena);
-    share_memory(&changed, b, &arena);
+    random_graph_share(&changed, b, &arena);
     interpret_run(&plain, a, &context, &arena);
     interpret_run(&changed, b, &context, &arena);
     if (!random_graph_same(&plain, a, &changed, b, 0, &why)) {

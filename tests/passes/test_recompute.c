@@ -5,7 +5,6 @@
  * what; the bytes that this saves, against the graph's own lifetimes and, for the U-Net of the
  * paper, as figures; layers that cannot be recomputed. The models are found through UNET_TEST_ROOT.
  */
-#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -36,22 +35,11 @@ static const struct interpret_context context = {
 enum use { UPDATE, UPDATE_MEAN, ACCUMULATE, USE_COUNT };
 
 static void differentiate(struct graph *graph, enum use use, enum plan_optimiser optimiser) {
-    struct err err = {0};
-    struct autodiff_result gradients;
     struct model model = {
         .momentum = 0.9f, .beta1 = 0.9f, .beta2 = 0.99f, .epsilon = 1e-8f, .weight_decay = 0.01f};
     model.settings.optimiser = optimiser;
     model.settings.accumulate = use == UPDATE ? 1 : N_BATCHES;
-    if (!autodiff_run(graph, &gradients, &err)) {
-        fail_msg("%s", err.text);
-    }
-    if (use == ACCUMULATE) {
-        accumulate_run(graph, &gradients);
-    } else {
-        update_run(graph, &model, &gradients);
-    }
-    vec_free(&gradients.params);
-    vec_free(&gradients.gradients);
+    random_graph_train(graph, &model, use == ACCUMULATE);
 }
 
 /* Marks some of the convolutions; all of them for every fourth seed. */
@@ -74,30 +62,6 @@ static void build(struct graph *graph, struct arena *arena, uint64_t seed, bool 
                   seed % 2 ? PLAN_OPTIMISER_SGD : PLAN_OPTIMISER_ADAM);
 }
 
-/* Temporaries full of NaN, those of one image shared as storage says (test_passes.c does so too).
- */
-static void share_memory(const struct graph *graph, double **tensors, struct arena *arena) {
-    for (int views = 0; views < 2; views++) {
-        for (size_t i = 0; i < graph->values.count; i++) {
-            const struct value *value = graph->values.items[i];
-            const bool view = value->storage && value->shape.n == 1;
-            const size_t count = shape_elements(value->shape);
-            const size_t plane = (size_t)value->shape.h * (size_t)value->shape.w;
-            if (value->kind != VALUE_TEMP || view != (views == 1)) {
-                continue;
-            }
-            if (view) {
-                tensors[i] = tensors[value->storage->id] + (size_t)value->storage_channel * plane;
-                continue;
-            }
-            tensors[i] = ARENA_ARRAY(arena, double, count);
-            for (size_t e = 0; e < count; e++) {
-                tensors[i][e] = NAN;
-            }
-        }
-    }
-}
-
 static int count_recomputed(const struct graph *graph) {
     int count = 0;
     for (size_t i = 0; i < graph->nodes.count; i++) {
@@ -106,30 +70,13 @@ static int count_recomputed(const struct graph *graph) {
     return count;
 }
 
-typedef void pass(struct graph *graph);
-
 /* Returns how many nodes are run a second time. */
-static int check_same(pass *const *passes, size_t n_passes, uint64_t seed) {
+static int check_same(random_graph_pass *const *passes, size_t n_passes, uint64_t seed) {
     struct arena arena = {0};
     struct graph plain, changed;
-    struct err err = {0};
-    const char *why = "";
     build(&plain, &arena, seed, false);
     build(&changed, &arena, seed, true);
-    for (size_t i = 0; i < n_passes; i++) {
-        passes[i](&changed);
-        if (!graph_check(&changed, &err)) {
-            fail_msg("seed %llu, pass %zu: %s", (unsigned long long)seed, i, err.text);
-        }
-    }
-    double **a = random_graph_tensors(&plain, seed, &arena);
-    double **b = random_graph_tensors(&changed, seed, &arena);
-    share_memory(&changed, b, &arena);
-    interpret_run(&plain, a, &context, &arena);
-    interpret_run(&changed, b, &context, &arena);
-    if (!random_graph_same(&plain, a, &changed, b, 0, &why)) {
-        fail_msg("seed %llu: %s", (unsigned long long)seed, why);
-    }
+    random_graph_check_passes(&plain, &changed, passes, n_passes, &context, seed, &arena);
     const int count = count_recomputed(&changed);
     graph_free(&plain);
     graph_free(&changed);
@@ -137,8 +84,8 @@ static int check_same(pass *const *passes, size_t n_passes, uint64_t seed) {
     return count;
 }
 
-static pass *const all_passes[] = {mask_run,  pool_index_run, fuse_run,   recompute_run,
-                                   order_run, skip_run,       inplace_run};
+static random_graph_pass *const all_passes[] = {
+    mask_run, pool_index_run, fuse_run, recompute_run, order_run, skip_run, inplace_run};
 
 static void results_are_the_same_bits(void **state) {
     (void)state;
@@ -152,9 +99,11 @@ static void results_are_the_same_bits(void **state) {
 /* Without fusion and masks, chains of convolution, activation and dropout are made again. */
 static void other_passes_may_be_left_out(void **state) {
     (void)state;
-    static pass *const alone[] = {recompute_run};
-    static pass *const unmasked[] = {fuse_run, recompute_run, order_run, skip_run, inplace_run};
-    static pass *const unordered[] = {mask_run, fuse_run, recompute_run, skip_run, inplace_run};
+    static random_graph_pass *const alone[] = {recompute_run};
+    static random_graph_pass *const unmasked[] = {fuse_run, recompute_run, order_run, skip_run,
+                                                  inplace_run};
+    static random_graph_pass *const unordered[] = {mask_run, fuse_run, recompute_run, skip_run,
+                                                   inplace_run};
     int count = 0;
     for (uint64_t seed = 0; seed < N_GRAPHS; seed++) {
         count += check_same(alone, ARRAY_LEN(alone), seed);
