@@ -204,19 +204,16 @@ static void keep_unbeaten(const struct choice *choice, struct trial *trials, siz
 void recompute_list_sets(const struct graph *graph, struct recompute_sets *sets) {
     struct choice choice = {.graph = graph};
     *sets = (struct recompute_sets){0};
-    choice.live_bytes = calloc(graph->nodes.count + 1, sizeof(*choice.live_bytes));
-    choice.freed = calloc(graph->nodes.count + 1, sizeof(*choice.freed));
+    choice.live_bytes = ARENA_ARRAY(&sets->arena, uint64_t, graph->nodes.count + 1);
+    choice.freed = ARENA_ARRAY(&sets->arena, uint64_t, graph->nodes.count + 1);
     storage_live_bytes(graph, choice.live_bytes);
     find_candidates(&choice);
     const size_t count = (size_t)1 << choice.candidates.count;
-    struct trial *trials = calloc(count, sizeof(*trials));
+    struct trial *trials = ARENA_ARRAY(&sets->arena, struct trial, count);
     for (size_t set = 0; set < count; set++) {
         trials[set] = try_set(&choice, (uint32_t)set);
     }
     keep_unbeaten(&choice, trials, count, sets);
-    free(trials);
-    free(choice.live_bytes);
-    free(choice.freed);
     vec_free(&choice.candidates);
 }
 
