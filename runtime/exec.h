@@ -105,6 +105,7 @@ struct exec_backend {
 struct unet_device {
     const struct exec_backend *backend;
     struct unet_device_info info;
+    uint32_t disabled; /* a bit for each enum plan_method_kind that may not be used */
 };
 
 extern const struct exec_backend gpu_backend; /* unless built with -Dvulkan=disabled */

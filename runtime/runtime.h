@@ -114,12 +114,33 @@ bool unet_plan_inspect(struct unet_device *device, const struct plan *plan,
 
 struct unet_session;
 
+/* Why a method was taken. */
+enum unet_choice_reason {
+    UNET_CHOICE_GIVEN,      /* the session was opened with it */
+    UNET_CHOICE_ONLY,       /* the others are disabled, or exceed a limit of the device */
+    UNET_CHOICE_TUNED,      /* the file of unetrun tune has the shape for this device and driver */
+    UNET_CHOICE_DEFAULT,    /* the driver's fastest, measured before and built in */
+    UNET_CHOICE_PREFERENCE, /* the plan prefers it for this kind of device */
+    UNET_CHOICE_REASON_COUNT
+};
+
+/* A choice of the plan (struct plan_choice) as it was made for a session. */
+struct unet_choice {
+    const char *program, *name; /* "train_step", "enc1/conv2 forward" */
+    uint32_t method;            /* its number in the choice */
+    enum plan_method_kind kind;
+    enum unet_choice_reason reason;
+};
+
 struct unet_session_options {
     const char *const *programs; /* names of the programs that will run; NULL: all. Memory is
                                     allocated for these only. */
     size_t n_programs;
     bool profile; /* time stamps around every dispatch; not together with stepped */
     bool stepped; /* records can be run one by one: slower, to find where numbers go wrong */
+    const uint32_t *methods; /* for all choices of the plan, program after program: the method's
+                                number, or PLAN_NONE where it is chosen as usual; NULL: as usual
+                                everywhere. Goes before all else that decides. */
 };
 
 /* Verifies the plan against the device, allocates the blocks, makes pipelines (through a cache on
@@ -131,6 +152,13 @@ bool unet_session_open(struct unet_device *device, const struct plan *plan,
 void unet_session_close(struct unet_session *session); /* NULL-safe */
 const struct plan *unet_session_plan(const struct unet_session *session);
 struct unet_device *unet_session_device(const struct unet_session *session);
+/* The choices made, for all programs of the plan in order, those that are not open too; valid as
+   long as the session. Results are bit-reproducible for equal choices. */
+uint32_t unet_session_choices(const struct unet_session *session,
+                              const struct unet_choice **choices_out);
+/* Whether a record of a program is executed: it is part of no choice or of the method chosen. */
+bool unet_session_runs_record(const struct unet_session *session, const char *program,
+                              uint32_t record);
 /* Whether optimiser state is there: a program opened uses it. */
 bool unet_session_has_state(const struct unet_session *session);
 
@@ -160,7 +188,8 @@ bool unet_session_read(struct unet_session *session, const char *program, const 
  * work is long. */
 bool unet_session_run(struct unet_session *session, const char *program, struct err *err);
 
-/* Runs one record of a program and waits for its end; ERR_USAGE without the stepped option. The
+/* Runs one record of a program and waits for its end; nothing is done for a record of a method that
+   was not chosen. ERR_USAGE without the stepped option. The
    records of a program, run in order, do what unet_session_run does, to the bit. */
 bool unet_session_run_record(struct unet_session *session, const char *program, uint32_t record,
                              struct err *err);
@@ -184,7 +213,8 @@ struct unet_span {
     uint64_t begin_ns, end_ns;
 };
 
-/* The time of each record of the last run of a program, in their order and without overlap;
+/* The time of each record of the last run of a program, in their order and without overlap; none
+   for records of methods that were not chosen;
    ERR_USAGE without the profile option, ERR_DEVICE without time stamps. spans has room for
    program->n_records. */
 bool unet_session_profile(struct unet_session *session, const char *program,
