@@ -1,7 +1,8 @@
 /*
- * choice.c: see choice.h. What decides, in this order: what the session was opened with (a resumed
- * training, a measurement), --disable, the file of unetrun tune, the table of drivers measured
- * before, the preferences in the plan (docs/runtime.md).
+ * choice.c: see choice.h. --disable and the limits of the device say what may be used. Of that
+ * decide, in this order: what the session was opened with (a resumed training, a measurement), the
+ * file of unetrun tune, the table of drivers measured before, the preferences in the plan
+ * (docs/runtime.md).
  */
 #include "runtime/choice.h"
 
@@ -9,8 +10,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-static enum plan_device device_kind(const struct unet_device *device,
-                                    const struct plan_limits *limits) {
+#include "runtime/tune.h"
+
+enum plan_device exec_device_kind(const struct unet_device *device,
+                                  const struct plan_limits *limits) {
     if (strcmp(device->info.backend, "cpu") == 0)
         return PLAN_DEVICE_NATIVE;
     if (limits->class_ == PLAN_CLASS_GPU)
@@ -24,7 +27,9 @@ struct picker {
     const struct plan *plan;
     const struct plan_limits *limits;
     enum plan_device kind;
-    uint32_t given; /* by the session; PLAN_NONE: nothing */
+    char key[TUNE_KEY_TEXT];
+    struct tune tune; /* empty: no file, or not to be used */
+    uint32_t given;   /* by the session; PLAN_NONE: nothing */
     struct err *err;
 };
 
@@ -41,19 +46,67 @@ static bool fail_empty(const struct picker *picker, const struct plan_program *p
     return err_hint(picker->err, "--disable, or UNET_DISABLE in the environment, names too many");
 }
 
+/* By measurements, if there are any for the device, driver and shape. */
+static bool pick_tuned(const struct picker *picker, const struct plan_program *program,
+                       uint32_t index, uint32_t allowed, struct unet_choice *out) {
+    char shape[PLAN_SHAPE_TEXT];
+    const struct tune_line *line =
+        tune_find(&picker->tune, picker->key, plan_choice_shape(program, index, shape));
+    const uint32_t method =
+        line != NULL ? plan_choice_find(&program->choices[index], line->kind) : PLAN_NONE;
+    if (method == PLAN_NONE || (allowed >> method & 1u) == 0)
+        return false;
+    out->method = method;
+    out->reason = UNET_CHOICE_TUNED;
+    return true;
+}
+
+/*
+ * What measurements said about drivers: instead of one method another, where the choice has it.
+ * docs/shaders.md has the figures.
+ */
+static const struct default_rule {
+    const char *driver; /* a part of its name and version */
+    enum plan_device kind;
+    enum plan_method_kind instead_of, use;
+} default_rules[] = {
+    {"Mesa 26.1", PLAN_DEVICE_CPU_ADDRESS, PLAN_METHOD_DIRECT, PLAN_METHOD_NARROW},
+};
+
+static void apply_defaults(const struct picker *picker, const struct plan_choice *choice,
+                           uint32_t allowed, struct unet_choice *out) {
+    for (size_t i = 0; i < ARRAY_LEN(default_rules); i++) {
+        const struct default_rule *rule = &default_rules[i];
+        const uint32_t use = plan_choice_find(choice, rule->use);
+        if (picker->kind != rule->kind || use == PLAN_NONE || (allowed >> use & 1u) == 0 ||
+            choice->methods[out->method].kind != rule->instead_of ||
+            strstr(picker->device->info.driver, rule->driver) == NULL)
+            continue;
+        out->method = use;
+        out->reason = UNET_CHOICE_DEFAULT;
+    }
+}
+
+/* Goes before what else decides, among what is allowed. */
+static bool take_given(const struct picker *picker, const struct plan_choice *choice,
+                       uint32_t allowed, struct unet_choice *out) {
+    out->usual = out->method;
+    if (picker->given == PLAN_NONE)
+        return true;
+    if (picker->given >= choice->n_methods)
+        return err_set(picker->err, ERR_USAGE, "%s, %s: method %u of %u", out->program, out->name,
+                       picker->given, choice->n_methods);
+    if ((allowed >> picker->given & 1u) != 0) {
+        out->method = picker->given;
+        out->reason = UNET_CHOICE_GIVEN;
+    }
+    return true;
+}
+
 static bool pick(const struct picker *picker, const struct plan_program *program, uint32_t index,
                  struct unet_choice *out) {
     const struct plan_choice *choice = &program->choices[index];
     *out = (struct unet_choice){.program = program->name, .name = choice->name};
-    if (picker->given != PLAN_NONE) {
-        if (picker->given >= choice->n_methods)
-            return err_set(picker->err, ERR_USAGE, "%s, %s: method %u of %u", program->name,
-                           choice->name, picker->given, choice->n_methods);
-        out->method = picker->given;
-        out->reason = UNET_CHOICE_GIVEN;
-        return plan_method_fits(picker->plan, program, index, out->method, picker->limits,
-                                picker->err);
-    }
     uint32_t allowed = 0, n_allowed = 0;
     for (uint32_t i = 0; i < choice->n_methods; i++) {
         if ((picker->device->disabled >> choice->methods[i].kind & 1u) == 0 &&
@@ -64,9 +117,13 @@ static bool pick(const struct picker *picker, const struct plan_program *program
     }
     if (n_allowed == 0)
         return fail_empty(picker, program, choice);
+    if (n_allowed > 1 && pick_tuned(picker, program, index, allowed, out))
+        return take_given(picker, choice, allowed, out);
     out->method = plan_choice_prefer(choice, picker->kind, allowed);
     out->reason = n_allowed == 1 ? UNET_CHOICE_ONLY : UNET_CHOICE_PREFERENCE;
-    return true;
+    if (n_allowed > 1 && (picker->device->disabled >> EXEC_DISABLE_DEFAULTS & 1u) == 0)
+        apply_defaults(picker, choice, allowed, out);
+    return take_given(picker, choice, allowed, out);
 }
 
 static bool pick_all(struct chosen *chosen, struct picker *picker, const uint32_t *methods) {
@@ -134,9 +191,14 @@ bool chosen_open(struct chosen *chosen, const struct unet_device *device, const 
     struct picker picker = {.device = device,
                             .plan = plan,
                             .limits = limits,
-                            .kind = device_kind(device, limits),
+                            .kind = exec_device_kind(device, limits),
                             .err = err};
-    if (!pick_all(chosen, &picker, methods))
+    tune_key(device, picker.kind, picker.key);
+    if (n_choices > 1 && (device->disabled >> EXEC_DISABLE_TUNE_FILE & 1u) == 0)
+        tune_load(&picker.tune, NULL);
+    const bool good = pick_all(chosen, &picker, methods);
+    tune_free(&picker.tune);
+    if (!good)
         return false;
     keep_records(chosen, plan);
     return true;
@@ -153,4 +215,80 @@ void chosen_close(struct chosen *chosen) {
 
 uint32_t chosen_place(const struct chosen *chosen, uint32_t program, uint32_t record) {
     return chosen->places[chosen->firsts[program] + record];
+}
+
+/* ---- as text ---- */
+
+char *chosen_text(const struct chosen *chosen) {
+    char *text = NULL;
+    size_t length = 0;
+    FILE *stream = open_memstream(&text, &length);
+    if (stream == NULL)
+        return NULL;
+    for (uint32_t i = 0, run; i < chosen->n_choices; i += run) {
+        const struct unet_choice *choice = &chosen->choices[i];
+        const bool same = i > 0 && strcmp(choice[-1].program, choice->program) == 0;
+        for (run = 1; i + run < chosen->n_choices && choice[run].kind == choice->kind &&
+                      strcmp(choice[run].program, choice->program) == 0;)
+            run++;
+        if (!same)
+            fprintf(stream, "%s%s: ", i > 0 ? "; " : "", choice->program);
+        fprintf(stream, "%s%s %u", same ? ", " : "", plan_method_name(choice->kind), run);
+    }
+    fclose(stream);
+    return text;
+}
+
+/* "narrow 3, direct 11" for the choices of a program; returns where it ends, NULL: it does not fit.
+ */
+static const char *parse_runs(const struct plan_program *program, const char *text,
+                              uint32_t *methods) {
+    uint32_t done = 0;
+    while (done < program->n_choices) {
+        enum plan_method_kind kind;
+        const size_t length = strcspn(text, " ");
+        char *end = NULL;
+        if (!plan_method_find(text, length, &kind) || text[length] != ' ')
+            return NULL;
+        const unsigned long run = strtoul(text + length + 1, &end, 10);
+        if (run == 0 || run > program->n_choices - done)
+            return NULL;
+        for (unsigned long i = 0; i < run; i++, done++) {
+            methods[done] = plan_choice_find(&program->choices[done], kind);
+            if (methods[done] == PLAN_NONE)
+                return NULL;
+        }
+        text = end;
+        if (done < program->n_choices) {
+            if (strncmp(text, ", ", 2) != 0)
+                return NULL;
+            text += 2;
+        }
+    }
+    return text;
+}
+
+uint32_t *unet_choices_parse(const struct plan *plan, const char *text) {
+    size_t count = 1;
+    for (uint32_t p = 0; p < plan->n_programs; p++)
+        count += plan->programs[p].n_choices;
+    uint32_t *methods = calloc(count, sizeof(*methods));
+    uint32_t at = 0;
+    for (uint32_t p = 0; methods != NULL && text != NULL && p < plan->n_programs; p++) {
+        const struct plan_program *program = &plan->programs[p];
+        const size_t length = strlen(program->name);
+        if (program->n_choices == 0)
+            continue;
+        if (at > 0)
+            text = strncmp(text, "; ", 2) == 0 ? text + 2 : "";
+        if (strncmp(text, program->name, length) != 0 || strncmp(text + length, ": ", 2) != 0)
+            text = NULL;
+        else
+            text = parse_runs(program, text + length + 2, &methods[at]);
+        at += program->n_choices;
+    }
+    if (text != NULL && *text == '\0')
+        return methods;
+    free(methods);
+    return NULL;
 }

@@ -24,6 +24,9 @@ bool chosen_open(struct chosen *chosen, const struct unet_device *device, const 
                  const struct plan_limits *limits, const uint32_t *methods, struct err *err);
 void chosen_close(struct chosen *chosen); /* zeroed: nothing */
 
+/* As unet_session_choices_text. */
+char *chosen_text(const struct chosen *chosen);
+
 /* The number that a record of the plan has in its program as it runs; PLAN_NONE: it does not. */
 uint32_t chosen_place(const struct chosen *chosen, uint32_t program, uint32_t record);
 

@@ -217,6 +217,10 @@ uint32_t unet_session_choices(const struct unet_session *session,
     return session->chosen.n_choices;
 }
 
+char *unet_session_choices_text(const struct unet_session *session) {
+    return chosen_text(&session->chosen);
+}
+
 bool unet_session_has_state(const struct unet_session *session) {
     return session->block_bytes[PLAN_BLOCK_STATE] > 0;
 }
