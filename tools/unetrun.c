@@ -11,7 +11,7 @@ static const struct cli_option common_options[] = {
     {"threads", 0, CLI_COUNT, "N", offsetof(struct cli_common, threads), false, NULL,
      "threads of the cpu device; without it one for each core. Changes no result"},
     {"disable", 0, CLI_LIST, "NAME", offsetof(struct cli_common, disable), false, NULL,
-     "a fast path not to use; may be repeated. \"unetrun devices\" lists them"},
+     "a fast path not to use, as \"unetrun devices\" lists them"},
     {"quiet", 'q', CLI_FLAG, NULL, offsetof(struct cli_common, quiet), false, NULL,
      "no messages but errors"},
     {"help", 'h', CLI_FLAG, NULL, offsetof(struct cli_common, help), false, NULL, "print this"},
