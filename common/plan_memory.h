@@ -90,6 +90,7 @@ uint64_t plan_record_bytes(const struct plan_record *record);
 struct plan_work {
     uint64_t flops, moved_bytes;
     uint32_t barriers;
+    uint32_t dispatches; /* records that run, were every choice's first method taken */
 };
 struct plan_work plan_program_work(const struct plan_program *program);
 
