@@ -15,7 +15,7 @@
 #include "common/err.h"
 #include "common/kernel.h"
 
-#define PLAN_VERSION 4u
+#define PLAN_VERSION 5u
 #define PLAN_ALIGNMENT                                                                             \
     256u /* of every tensor in its block, bytes; the largest that Vulkan lets a device ask for */
 #define PLAN_MAX_GROUPS 65535u
@@ -75,12 +75,48 @@ struct plan_dispatch {
 
 struct plan_record {
     const char *label; /* "enc1/conv1 forward": layer and role, for people */
+    uint32_t choice; /* of the program: the record is part of a method of it; PLAN_NONE: of none */
+    uint32_t method; /* of the choice, from 0; 0 without a choice */
     enum kernel_id kernel;
     uint32_t tensors[KERNEL_MAX_BINDINGS]; /* one per binding of the kernel */
     uint32_t params[KERNEL_MAX_PARAMS];    /* the kernel's parameter words */
     bool barrier; /* wait for, and make visible, all earlier writes first */
     uint64_t flops;
     struct plan_dispatch dispatch[PLAN_CLASS_COUNT];
+};
+
+/* Ways to compute the same result. Their names are what --disable takes. */
+enum plan_method_kind {
+    PLAN_METHOD_DIRECT,   /* sums as the kernel's definition has them */
+    PLAN_METHOD_WINOGRAD, /* Winograd's minimal filtering: fewer multiplications */
+    PLAN_METHOD_NARROW,   /* direct, with tiles of fewer output channels */
+    PLAN_METHOD_KIND_COUNT
+};
+
+/* What a device is for the preferences of a plan. */
+enum plan_device {
+    PLAN_DEVICE_GPU,
+    PLAN_DEVICE_CPU_DESCRIPTOR, /* a Vulkan driver that computes on the CPU, through descriptors */
+    PLAN_DEVICE_CPU_ADDRESS,    /* the same, through addresses */
+    PLAN_DEVICE_NATIVE,         /* native kernels, without a driver */
+    PLAN_DEVICE_COUNT
+};
+
+struct plan_method {
+    enum plan_method_kind kind;
+    int32_t preference[PLAN_DEVICE_COUNT]; /* the largest of a choice is taken, the first of equals,
+                                              where nothing else decides (docs/runtime.md) */
+};
+
+/*
+ * Consecutive records of a program of which a part runs: those of exactly one method. The barriers
+ * of the others are executed all the same, so that it does not depend on the choice what is
+ * ordered.
+ */
+struct plan_choice {
+    const char *name;   /* "enc1/conv2 forward" */
+    uint32_t n_methods; /* 2 to PLAN_METHOD_KIND_COUNT, each kind once */
+    struct plan_method methods[PLAN_METHOD_KIND_COUNT];
 };
 
 enum plan_direction { PLAN_IN, PLAN_OUT };
@@ -97,6 +133,8 @@ struct plan_program {
     const char *name; /* "train_step", "accumulate", "evaluate", "infer" */
     uint32_t n_records;
     struct plan_record *records;
+    uint32_t n_choices;
+    struct plan_choice *choices; /* in the order of their records */
     uint32_t n_ports;
     struct plan_port *ports;
     uint64_t arena_bytes;       /* what this program uses of the arena's chunks, added up */
@@ -262,9 +300,45 @@ void plan_free(struct plan *plan); /* NULL-safe */
  * (read after write, write after read, write after write over byte ranges) without a barrier,
  * outputs never written, group counts and the limits of a device (NULL: only what no device may
  * exceed). Names the program, the record and the tensor. ERR_INPUT, or ERR_DEVICE when only a
- * limit of the device in hand is exceeded.
+ * limit of the device in hand is exceeded: by a record of no choice, or by all methods of one.
  */
 bool plan_verify(const struct plan *plan, const struct plan_limits *limits, struct err *err);
+
+/* Whether a method of a choice of a verified plan is within the limits of a device; err may be
+   NULL. */
+bool plan_method_fits(const struct plan *plan, const struct plan_program *program, uint32_t choice,
+                      uint32_t method, const struct plan_limits *limits, struct err *err);
+
+/* ---- choices (plan_choice.c) ---- */
+
+const char *plan_method_name(enum plan_method_kind kind); /* "direct", "winograd", "narrow" */
+bool plan_method_find(const char *name, size_t length, enum plan_method_kind *kind_out);
+/* "GPU", "CPU driver, descriptors", "CPU driver, addresses", "native" */
+const char *plan_device_name(enum plan_device device);
+
+/* The number of the choice's method of a kind; PLAN_NONE: it has none. */
+uint32_t plan_choice_find(const struct plan_choice *choice, enum plan_method_kind kind);
+/* The method that a device of this kind prefers among those whose bits are set in allowed (bit 0:
+   the first); PLAN_NONE: none is. */
+uint32_t plan_choice_prefer(const struct plan_choice *choice, enum plan_device device,
+                            uint32_t allowed);
+
+/* The records of a method: [*first_out, *first_out + *count_out). */
+void plan_method_records(const struct plan_program *program, uint32_t choice, uint32_t method,
+                         uint32_t *first_out, uint32_t *count_out);
+
+/* Whether a record is counted in totals of a program: those of a choice once, by its first
+   method. */
+static inline bool plan_record_counts(const struct plan_record *record) {
+    return record->method == 0;
+}
+
+/* What a choice is about, in one line without spaces at its ends: the kernel with the most
+   operations of its first method, and the parameters of that. Equal texts: equal work. Returns
+   text. */
+#define PLAN_SHAPE_TEXT 512
+const char *plan_choice_shape(const struct plan_program *program, uint32_t choice,
+                              char text[PLAN_SHAPE_TEXT]);
 
 /* One line each for people: "elastic 3 x 3 nodes 10 px, rotation +-180 degrees, mirrors 0.5", or
    "none"; "balance 1, border 10 within 5 px", or "as in the label table". Returns text. */

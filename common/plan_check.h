@@ -1,8 +1,9 @@
 /*
  * plan_check.h: what the parts of the verifier share. plan_verify.c checks tensors, parameters,
  * ports and the model; plan_verify_record.c each record by itself: bindings against the kernel,
- * dispatches; plan_verify_memory.c the records of a program together: what is defined, what is
- * overwritten, hazards, memory figures. All of it reads only the plan.
+ * dispatches; plan_choice.c which records are alternatives; plan_verify_memory.c the records of a
+ * program together: what is defined, what is overwritten, hazards, memory figures. All of it reads
+ * only the plan.
  */
 #ifndef UNET_PLAN_CHECK_H
 #define UNET_PLAN_CHECK_H
@@ -39,6 +40,8 @@ bool plan_check_record(const struct plan_check *check, const struct plan_program
 bool plan_check_record_limits(const struct plan_check *check, const struct plan_program *program,
                               uint32_t index, const struct plan_limits *limits);
 bool plan_check_memory(const struct plan_check *check, const struct plan_program *program);
+/* plan_choice.c: the choices of a program and the records that belong to them. */
+bool plan_check_choices(const struct plan_check *check, const struct plan_program *program);
 
 /* The chunk of a block that a byte of it is in, counted from 0; where it ends. */
 uint32_t plan_chunk_of(const struct plan *plan, enum plan_block block, uint64_t offset_bytes);

@@ -285,8 +285,11 @@ uint64_t plan_record_bytes(const struct plan_record *record) {
 struct plan_work plan_program_work(const struct plan_program *program) {
     struct plan_work work = {0};
     for (uint32_t r = 0; r < program->n_records; r++) {
-        work.flops += program->records[r].flops;
-        work.moved_bytes += plan_record_bytes(&program->records[r]);
+        if (plan_record_counts(&program->records[r])) {
+            work.dispatches++;
+            work.flops += program->records[r].flops;
+            work.moved_bytes += plan_record_bytes(&program->records[r]);
+        }
         work.barriers += program->records[r].barrier;
     }
     return work;

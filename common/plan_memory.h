@@ -86,9 +86,11 @@ void plan_live_bytes(const struct plan_lifetimes *lifetimes, uint32_t record,
    What is read and written counts twice, of copied rectangles only the rectangle. */
 uint64_t plan_record_bytes(const struct plan_record *record);
 
+/* Of a choice, its first method's. Barriers are executed whatever is chosen: all count. */
 struct plan_work {
     uint64_t flops, moved_bytes;
     uint32_t barriers;
+    uint32_t dispatches; /* records that run, were every choice's first method taken */
 };
 struct plan_work plan_program_work(const struct plan_program *program);
 

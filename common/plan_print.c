@@ -88,13 +88,17 @@ static void print_dispatch(const struct plan *plan, const struct plan_dispatch *
     fputc('\n', stream);
 }
 
-static void print_record(const struct plan *plan, const struct plan_record *record, uint32_t index,
-                         FILE *stream) {
+static void print_record(const struct plan *plan, const struct plan_program *program,
+                         const struct plan_record *record, uint32_t index, FILE *stream) {
     const struct kernel_info *info = &kernel_table[record->kernel];
     fprintf(stream, "  %4u %c %-18s %s", index, record->barrier ? '|' : ' ', info->name,
             record->label);
     if (record->flops > 0)
         fprintf(stream, "  (%.3f GFLOP)", (double)record->flops / 1e9);
+    if (record->choice < program->n_choices &&
+        record->method < program->choices[record->choice].n_methods)
+        fprintf(stream, "  choice %u, %s", record->choice,
+                plan_method_name(program->choices[record->choice].methods[record->method].kind));
     fputs("\n         ", stream);
     for (uint32_t i = 0; i < info->n_bindings; i++) {
         static const char *const arrows[] = {
@@ -117,12 +121,24 @@ static void print_record(const struct plan *plan, const struct plan_record *reco
         print_dispatch(plan, &record->dispatch[cls], cls, stream);
 }
 
+static void print_choice(const struct plan_choice *choice, uint32_t index, FILE *stream) {
+    fprintf(stream, "  choice %u: %s:", index, choice->name);
+    for (uint32_t i = 0; i < choice->n_methods; i++) {
+        const struct plan_method *method = &choice->methods[i];
+        fprintf(stream, "%s %s (", i > 0 ? "," : "", plan_method_name(method->kind));
+        for (int device = 0; device < PLAN_DEVICE_COUNT; device++)
+            fprintf(stream, "%s%d", device > 0 ? " " : "", method->preference[device]);
+        fputc(')', stream);
+    }
+    fputc('\n', stream);
+}
+
 static void print_program(const struct plan *plan, const struct plan_program *program,
                           FILE *stream) {
     double flops = 0;
     uint32_t barriers = 0;
     for (uint32_t i = 0; i < program->n_records; i++) {
-        flops += (double)program->records[i].flops;
+        flops += plan_record_counts(&program->records[i]) ? (double)program->records[i].flops : 0;
         barriers += program->records[i].barrier;
     }
     fprintf(stream, "program %s: %u records, %u barriers (|), %.3f GFLOP\n  arena ", program->name,
@@ -136,8 +152,14 @@ static void print_program(const struct plan *plan, const struct plan_program *pr
     for (uint32_t i = 0; i < program->n_ports; i++)
         fprintf(stream, "  %-3s %-10s %s\n", program->ports[i].direction == PLAN_IN ? "in" : "out",
                 program->ports[i].name, tensor_name(plan, program->ports[i].tensor));
+    if (program->n_choices > 0)
+        fputs("  choices, with preferences of: GPU, CPU driver by descriptors, by addresses, "
+              "native\n",
+              stream);
+    for (uint32_t i = 0; i < program->n_choices; i++)
+        print_choice(&program->choices[i], i, stream);
     for (uint32_t i = 0; i < program->n_records; i++)
-        print_record(plan, &program->records[i], i, stream);
+        print_record(plan, program, &program->records[i], i, stream);
 }
 
 void plan_print(const struct plan *plan, FILE *stream) {

@@ -380,6 +380,8 @@ static bool expect(struct reader *reader, const char *kernel, uint32_t wanted, c
 
 static void read_record(struct reader *reader, struct plan_record *record) {
     record->label = text(reader);
+    record->choice = word(reader);
+    record->method = word(reader);
     const char *name = text(reader);
     const int kernel = kernel_find(name);
     if (reader->bad)
@@ -405,6 +407,18 @@ static void read_record(struct reader *reader, struct plan_record *record) {
         read_dispatch(reader, &record->dispatch[cls]);
 }
 
+static void read_choice(struct reader *reader, struct plan_choice *plan_choice) {
+    plan_choice->name = text(reader);
+    plan_choice->n_methods =
+        choice(reader, PLAN_METHOD_KIND_COUNT + 1, "the number of methods of a choice");
+    for (uint32_t i = 0; i < plan_choice->n_methods; i++) {
+        struct plan_method *method = &plan_choice->methods[i];
+        method->kind = choice(reader, PLAN_METHOD_KIND_COUNT, "a method of a choice");
+        for (int device = 0; device < PLAN_DEVICE_COUNT; device++)
+            method->preference[device] = (int32_t)word(reader);
+    }
+}
+
 static void read_program(struct reader *reader, struct plan_program *program) {
     struct arena *arena = &reader->plan->arena;
     program->name = text(reader);
@@ -418,7 +432,11 @@ static void read_program(struct reader *reader, struct plan_program *program) {
         program->ports[i].direction = choice(reader, PLAN_OUT + 1, "the direction of a port");
         program->ports[i].tensor = word(reader);
     }
-    program->n_records = item_count(reader, 28 + 24 * PLAN_CLASS_COUNT, "records");
+    program->n_choices = item_count(reader, 8, "choices");
+    program->choices = ARENA_ARRAY(arena, struct plan_choice, program->n_choices);
+    for (uint32_t i = 0; i < program->n_choices && !reader->bad; i++)
+        read_choice(reader, &program->choices[i]);
+    program->n_records = item_count(reader, 36 + 24 * PLAN_CLASS_COUNT, "records");
     program->records = ARENA_ARRAY(arena, struct plan_record, program->n_records);
     for (uint32_t i = 0; i < program->n_records && !reader->bad; i++)
         read_record(reader, &program->records[i]);
@@ -426,7 +444,7 @@ static void read_program(struct reader *reader, struct plan_program *program) {
 
 static void read_programs(struct reader *reader, struct plan *plan) {
     begin(reader, PLAN_SECTION_PROGRAMS);
-    plan->n_programs = item_count(reader, 36, "programs");
+    plan->n_programs = item_count(reader, 40, "programs");
     plan->programs = ARENA_ARRAY(&plan->arena, struct plan_program, plan->n_programs);
     for (uint32_t i = 0; i < plan->n_programs && !reader->bad; i++)
         read_program(reader, &plan->programs[i]);

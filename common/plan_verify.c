@@ -532,7 +532,7 @@ static bool check_program(const struct plan_check *check, uint32_t index) {
         if (!plan_check_record(check, program, i))
             return false;
     }
-    return plan_check_memory(check, program);
+    return plan_check_choices(check, program) && plan_check_memory(check, program);
 }
 
 /* The program that accumulates, the accumulators and the model's number of batches go together. */
@@ -583,6 +583,30 @@ static bool check_allocations(const struct plan_check *check, enum plan_block bl
     return true;
 }
 
+static bool check_method_limits(const struct plan_check *check, const struct plan_program *program,
+                                uint32_t choice, uint32_t method,
+                                const struct plan_limits *limits) {
+    uint32_t first, count;
+    plan_method_records(program, choice, method, &first, &count);
+    for (uint32_t i = 0; i < count; i++) {
+        if (!plan_check_record_limits(check, program, first + i, limits))
+            return false;
+    }
+    return true;
+}
+
+/* One method is enough; the message is about the first. */
+static bool check_choice_limits(const struct plan_check *check, const struct plan_program *program,
+                                uint32_t choice, const struct plan_limits *limits) {
+    struct err ignored = {0};
+    const struct plan_check quiet = {check->plan, &ignored, check->roots, check->owners};
+    for (uint32_t i = 1; i < program->choices[choice].n_methods; i++) {
+        if (check_method_limits(&quiet, program, choice, i, limits))
+            return true;
+    }
+    return check_method_limits(check, program, choice, 0, limits);
+}
+
 static bool check_limits(const struct plan_check *check, const struct plan_limits *limits) {
     const struct plan *plan = check->plan;
     for (int block = 0; block < PLAN_BLOCK_COUNT; block++) {
@@ -590,12 +614,25 @@ static bool check_limits(const struct plan_check *check, const struct plan_limit
             return false;
     }
     for (uint32_t p = 0; p < plan->n_programs; p++) {
-        for (uint32_t i = 0; i < plan->programs[p].n_records; i++) {
-            if (!plan_check_record_limits(check, &plan->programs[p], i, limits))
+        const struct plan_program *program = &plan->programs[p];
+        for (uint32_t i = 0; i < program->n_records; i++) {
+            if (program->records[i].choice == PLAN_NONE &&
+                !plan_check_record_limits(check, program, i, limits))
+                return false;
+        }
+        for (uint32_t i = 0; i < program->n_choices; i++) {
+            if (!check_choice_limits(check, program, i, limits))
                 return false;
         }
     }
     return true;
+}
+
+bool plan_method_fits(const struct plan *plan, const struct plan_program *program, uint32_t choice,
+                      uint32_t method, const struct plan_limits *limits, struct err *err) {
+    struct err ignored = {0};
+    const struct plan_check check = {.plan = plan, .err = err != NULL ? err : &ignored};
+    return check_method_limits(&check, program, choice, method, limits);
 }
 
 bool plan_verify(const struct plan *plan, const struct plan_limits *limits, struct err *err) {

@@ -4,6 +4,10 @@
  * them follow reads of undefined or overwritten bytes, hazards without a barrier, outputs never
  * written, and parameters read after their update. The lifetimes behind the memory figures of a
  * program are derived again from its records.
+ *
+ * Of a choice one method runs. Each is followed from the map as it was before the choice; behind it
+ * stands what all of them agree on, and bytes that not all wrote last by the same tensor belong to
+ * nobody. So every combination of methods is covered. Barriers are executed with all of them.
  */
 #include <inttypes.h>
 #include <stdlib.h>
@@ -12,8 +16,9 @@
 #include "common/plan_check.h"
 #include "common/vec.h"
 
-#define HOST (PLAN_NONE - 1) /* as the writer: defined before the program starts */
-#define NOBODY PLAN_NONE     /* as the writer: undefined */
+#define HOST (PLAN_NONE - 1)    /* as the writer: defined before the program starts */
+#define NOBODY PLAN_NONE        /* as the writer: undefined */
+#define DEPENDS (PLAN_NONE - 2) /* as the writer: another one for another method of a choice */
 
 /* Bytes begin <= b < end of a block, last written by a root tensor in a record. */
 struct segment {
@@ -37,8 +42,21 @@ struct memory {
     const struct plan_program *program;
     struct map maps[PLAN_BLOCK_COUNT];
     VEC(struct touched) touched;
-    uint32_t record; /* the one looked at */
+    uint32_t record;                     /* the one looked at */
+    struct map before[PLAN_BLOCK_COUNT]; /* the choice looked at; empty outside of choices */
+    struct map agreed[PLAN_BLOCK_COUNT]; /* by its methods so far; empty in the first */
 };
+
+#define REJECT(memory, ...) err_set((memory)->check->err, ERR_INPUT, __VA_ARGS__)
+
+static const char *const block_names[PLAN_BLOCK_COUNT] = {"weights", "state", "arena", "io",
+                                                          "control"};
+
+/* A record of the program; before and after them, one that belongs to no choice. */
+static const struct plan_record *record_at(const struct memory *memory, uint32_t index) {
+    static const struct plan_record outside = {.choice = PLAN_NONE};
+    return index < memory->program->n_records ? &memory->program->records[index] : &outside;
+}
 
 /* --- the interval map --- */
 
@@ -103,6 +121,78 @@ static const struct segment *find_foreign(const struct memory *memory, const str
     return NULL;
 }
 
+/* --- choices --- */
+
+static void map_copy(struct map *to, const struct map *from) {
+    to->segments.count = 0;
+    for (size_t i = 0; i < from->segments.count; i++)
+        vec_push(&to->segments, from->segments.items[i]);
+}
+
+/* Cuts the segments where others begin, and takes from them the writer where theirs is another. */
+static void map_agree(struct map *map, const struct map *other) {
+    for (size_t i = 0; i < other->segments.count; i++) {
+        const struct segment *segment = &other->segments.items[i];
+        const size_t first = map_split(map, segment->begin), last = map_split(map, segment->end);
+        for (size_t s = first; s < last; s++) {
+            struct segment *own = &map->segments.items[s];
+            if (own->writer != segment->writer)
+                *own = (struct segment){own->begin, own->end, DEPENDS, segment->record};
+        }
+    }
+}
+
+/* The map of a method that ends joins what the methods agree on. */
+static void end_method(struct memory *memory) {
+    for (int block = 0; block < PLAN_BLOCK_COUNT; block++) {
+        if (memory->agreed[block].segments.count > 0)
+            map_agree(&memory->agreed[block], &memory->maps[block]);
+        else
+            map_copy(&memory->agreed[block], &memory->maps[block]);
+    }
+}
+
+static bool check_agreed(const struct memory *memory) {
+    for (int block = 0; block < PLAN_BLOCK_COUNT; block++) {
+        const struct map *map = &memory->agreed[block];
+        for (size_t i = 0; block != PLAN_BLOCK_ARENA && i < map->segments.count; i++) {
+            if (map->segments.items[i].writer == DEPENDS)
+                return REJECT(
+                    memory,
+                    "byte %" PRIu64 " of the block %s is not written alike by all "
+                    "methods of choice %s",
+                    map->segments.items[i].begin, block_names[block],
+                    memory->program->choices[record_at(memory, memory->record - 1)->choice].name);
+        }
+    }
+    return true;
+}
+
+/* Before a record: leaves the method and the choice of the one before, enters its own. */
+static bool change_method(struct memory *memory) {
+    const struct plan_record *before = record_at(memory, memory->record - 1);
+    const struct plan_record *record = record_at(memory, memory->record);
+    if (before->choice == record->choice && before->method == record->method)
+        return true;
+    if (before->choice != PLAN_NONE)
+        end_method(memory);
+    const bool leaves = before->choice != PLAN_NONE && before->choice != record->choice;
+    if (leaves && !check_agreed(memory))
+        return false;
+    for (int block = 0; block < PLAN_BLOCK_COUNT; block++) {
+        struct map *map = &memory->maps[block];
+        if (leaves) {
+            map_copy(map, &memory->agreed[block]);
+            memory->agreed[block].segments.count = 0;
+        }
+        if (record->choice != PLAN_NONE && record->method == 0)
+            map_copy(&memory->before[block], map);
+        else if (record->choice != PLAN_NONE)
+            map_copy(map, &memory->before[block]);
+    }
+    return true;
+}
+
 /* --- the start of a program --- */
 
 static void start_maps(struct memory *memory) {
@@ -125,8 +215,6 @@ static void start_maps(struct memory *memory) {
 
 /* --- one use --- */
 
-#define REJECT(memory, ...) err_set((memory)->check->err, ERR_INPUT, __VA_ARGS__)
-
 static const char *name_of(const struct memory *memory, uint32_t tensor) {
     return plan_tensor_name(memory->check->plan, tensor);
 }
@@ -139,6 +227,11 @@ static bool check_read(const struct memory *memory, const struct plan_use *use) 
         return REJECT(memory,
                       "tensor %s: reads undefined bytes: nothing has written byte %" PRIu64
                       " of its block",
+                      name_of(memory, use->tensor), MAX(foreign->begin, use->span.begin));
+    if (foreign->writer == DEPENDS)
+        return REJECT(memory,
+                      "tensor %s: reads byte %" PRIu64
+                      " of its block, which not all methods of an earlier choice write alike",
                       name_of(memory, use->tensor), MAX(foreign->begin, use->span.begin));
     if (foreign->record == PLAN_NONE)
         return REJECT(memory, "tensor %s: reads memory of the input %s",
@@ -186,11 +279,18 @@ static bool check_write(const struct memory *memory, const struct plan_use *use)
     return true;
 }
 
+/* Records of two methods of one choice. */
+static bool exclude_each_other(const struct memory *memory, uint32_t a, uint32_t b) {
+    const struct plan_record *x = record_at(memory, a), *y = record_at(memory, b);
+    return x->choice != PLAN_NONE && x->choice == y->choice && x->method != y->method;
+}
+
 static bool check_hazard(const struct memory *memory, const struct plan_use *use) {
     for (size_t i = 0; i < memory->touched.count; i++) {
         const struct touched *other = &memory->touched.items[i];
         if ((!other->use.writes && !use->writes) ||
-            !plan_spans_overlap(&other->use.span, &use->span))
+            !plan_spans_overlap(&other->use.span, &use->span) ||
+            exclude_each_other(memory, other->record, memory->record))
             continue;
         const char *what = !use->writes         ? "reads what was written"
                            : !other->use.writes ? "writes what was read"
@@ -239,6 +339,11 @@ static bool check_outputs(const struct memory *memory) {
             return REJECT(memory, "plan: program %s: output %s is never written%s",
                           memory->program->name, port->name,
                           foreign->begin > span.begin ? " to its end" : "");
+        if (foreign->writer == DEPENDS)
+            return REJECT(memory,
+                          "plan: program %s: output %s is not written alike by all methods of a "
+                          "choice",
+                          memory->program->name, port->name);
         return REJECT(memory,
                       "plan: program %s: output %s was overwritten by tensor %s in record "
                       "%u",
@@ -358,13 +463,19 @@ bool plan_check_memory(const struct plan_check *check, const struct plan_program
     start_maps(&memory);
     bool good = true;
     for (memory.record = 0; good && memory.record < program->n_records; memory.record++) {
-        good = check_uses(&memory);
+        good = change_method(&memory) && check_uses(&memory);
         if (!good)
             plan_at_record(check, program, memory.record);
     }
+    if (good && !change_method(&memory)) /* the last record may belong to a choice */
+        good = plan_at_record(check, program, memory.record - 1);
     good = good && check_outputs(&memory) && check_accumulated(&memory) && check_figures(&memory);
     for (int block = 0; block < PLAN_BLOCK_COUNT; block++)
         vec_free(&memory.maps[block].segments);
+    for (int block = 0; block < PLAN_BLOCK_COUNT; block++) {
+        vec_free(&memory.before[block].segments);
+        vec_free(&memory.agreed[block].segments);
+    }
     vec_free(&memory.touched);
     return good;
 }

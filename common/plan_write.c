@@ -190,6 +190,8 @@ static void put_params(struct writer *writer, const struct plan *plan) {
 static void put_record(struct writer *writer, const struct plan_record *record) {
     const struct kernel_info *info = &kernel_table[record->kernel];
     text(writer, record->label);
+    word(writer, record->choice);
+    word(writer, record->method);
     text(writer, info->name);
     word(writer, info->n_bindings);
     words(writer, record->tensors, info->n_bindings);
@@ -207,6 +209,16 @@ static void put_record(struct writer *writer, const struct plan_record *record) 
     }
 }
 
+static void put_choice(struct writer *writer, const struct plan_choice *choice) {
+    text(writer, choice->name);
+    word(writer, choice->n_methods);
+    for (uint32_t i = 0; i < choice->n_methods && i < PLAN_METHOD_KIND_COUNT; i++) {
+        word(writer, (uint32_t)choice->methods[i].kind);
+        for (int device = 0; device < PLAN_DEVICE_COUNT; device++)
+            word(writer, (uint32_t)choice->methods[i].preference[device]);
+    }
+}
+
 static void put_programs(struct writer *writer, const struct plan *plan) {
     word(writer, plan->n_programs);
     for (uint32_t i = 0; i < plan->n_programs; i++) {
@@ -221,6 +233,9 @@ static void put_programs(struct writer *writer, const struct plan *plan) {
             word(writer, (uint32_t)program->ports[p].direction);
             word(writer, program->ports[p].tensor);
         }
+        word(writer, program->n_choices);
+        for (uint32_t c = 0; c < program->n_choices; c++)
+            put_choice(writer, &program->choices[c]);
         word(writer, program->n_records);
         for (uint32_t r = 0; r < program->n_records; r++)
             put_record(writer, &program->records[r]);

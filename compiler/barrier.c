@@ -2,7 +2,9 @@
  * barrier.c: where a record must wait for earlier ones. Since the last barrier, the byte ranges
  * read and written are collected; a record that reads what was written, or writes what was read or
  * written, gets a barrier. Ranges are those of the tensors, so tensors that share memory one after
- * the other are ordered like any other conflict.
+ * the other are ordered like any other conflict. Two methods of a choice never both run and need
+ * none between them; barriers of methods that do not run are executed, so that what follows may
+ * rely on them.
  */
 #include "compiler/lower_internal.h"
 
@@ -10,17 +12,22 @@ struct range {
     enum plan_block block;
     uint64_t begin, end;
     bool write;
+    uint32_t choice, method; /* of the record */
 };
 
 struct range_list {
     VEC(struct range) ranges;
 };
 
+static bool exclude_each_other(struct range a, struct range b) {
+    return a.choice != PLAN_NONE && a.choice == b.choice && a.method != b.method;
+}
+
 static bool conflicts(const struct range_list *pending, struct range range) {
     for (size_t i = 0; i < pending->ranges.count; i++) {
         struct range other = pending->ranges.items[i];
         if (other.block == range.block && (other.write || range.write) && other.begin < range.end &&
-            range.begin < other.end) {
+            range.begin < other.end && !exclude_each_other(other, range)) {
             return true;
         }
     }
@@ -34,7 +41,9 @@ static struct range binding_range(const struct lower *lower, const struct plan_r
         .block = tensor->block,
         .begin = tensor->offset_bytes,
         .end = tensor->offset_bytes + tensor->size_bytes,
-        .write = (kernel_table[record->kernel].bindings[binding].access & KERNEL_WRITE) != 0};
+        .write = (kernel_table[record->kernel].bindings[binding].access & KERNEL_WRITE) != 0,
+        .choice = record->choice,
+        .method = record->method};
 }
 
 void barrier_insert(struct lower *lower) {

@@ -33,9 +33,13 @@ static uint32_t find_shader(struct lower_plan *lowered, const char *variant) {
 static void choose_tiles(struct lower *lower) {
     for (size_t r = 0; r < lower->records.count; r++) {
         struct plan_record *record = &lower->records.items[r];
+        const enum plan_method_kind method =
+            record->choice == PLAN_NONE
+                ? PLAN_METHOD_DIRECT
+                : lower->choices.items[record->choice].methods[record->method].kind;
         for (int cls = 0; cls < PLAN_CLASS_COUNT; cls++) {
             struct tile tile = {0};
-            tile_choose(record->kernel, record->params, cls, &tile);
+            tile_choose(record->kernel, record->params, cls, method, &tile);
             struct plan_dispatch *dispatch = &record->dispatch[cls];
             dispatch->shader = find_shader(lower->plan, tile.variant);
             dispatch->n_spec = tile.n_spec;
@@ -82,6 +86,14 @@ static void set_ports(struct plan_program *program, const struct program *source
     }
 }
 
+static void *copy_items(struct plan *plan, const void *items, size_t count, size_t item_bytes) {
+    void *copy = arena_alloc(&plan->arena, count * item_bytes);
+    if (count) {
+        memcpy(copy, items, count * item_bytes);
+    }
+    return copy;
+}
+
 static void set_program(struct plan_program *program, const struct program *source,
                         struct plan *plan) {
     size_t n_records = source->lower.records.count;
@@ -89,18 +101,14 @@ static void set_program(struct plan_program *program, const struct program *sour
     program->n_records = (uint32_t)n_records;
     program->records = ARENA_ARRAY(&plan->arena, struct plan_record, n_records);
     memcpy(program->records, source->lower.records.items, n_records * sizeof(struct plan_record));
+    const size_t n_choices = source->lower.choices.count;
+    program->n_choices = (uint32_t)n_choices;
+    program->choices =
+        copy_items(plan, source->lower.choices.items, n_choices, sizeof(struct plan_choice));
     program->arena_bytes = source->memory.arena_bytes;
     program->naive_arena_bytes = source->memory.naive_bytes;
     program->lower_bound_bytes = source->memory.lower_bound_bytes;
     set_ports(program, source, plan);
-}
-
-static void *copy_items(struct plan *plan, const void *items, size_t count, size_t item_bytes) {
-    void *copy = arena_alloc(&plan->arena, count * item_bytes);
-    if (count) {
-        memcpy(copy, items, count * item_bytes);
-    }
-    return copy;
 }
 
 static void emit_params(struct plan *plan, const struct lower_plan *lowered, bool adam) {

@@ -237,11 +237,46 @@ void lower_record(struct lower *lower, const struct node *node, const char *role
                   enum kernel_id kernel, const void *params, const uint32_t *tensors,
                   uint64_t flops) {
     const struct kernel_info *info = &kernel_table[kernel];
-    struct plan_record record = {.kernel = kernel, .flops = flops};
+    struct plan_record record = {.kernel = kernel, .choice = PLAN_NONE, .flops = flops};
+    if (lower->is_choosing) {
+        record.choice = (uint32_t)lower->choices.count - 1;
+        record.method = lower->choices.items[record.choice].n_methods - 1;
+    }
     record.label = arena_printf(lower->plan->arena, "%s %s", node->name, role);
     memcpy(record.tensors, tensors, info->n_bindings * sizeof(uint32_t));
     memcpy(record.params, params, info->n_params * sizeof(uint32_t));
     vec_push(&lower->records, record);
+}
+
+void lower_choice_begin(struct lower *lower, const struct node *node, const char *role) {
+    assert(!lower->is_choosing);
+    struct plan_choice choice = {.name =
+                                     arena_printf(lower->plan->arena, "%s %s", node->name, role)};
+    vec_push(&lower->choices, choice);
+    lower->is_choosing = true;
+    lower->choice_record = lower->records.count;
+}
+
+void lower_method(struct lower *lower, enum plan_method_kind kind,
+                  const int32_t preference[PLAN_DEVICE_COUNT]) {
+    assert(lower->is_choosing);
+    struct plan_choice *choice = &lower->choices.items[lower->choices.count - 1];
+    assert(choice->n_methods < PLAN_METHOD_KIND_COUNT);
+    struct plan_method *method = &choice->methods[choice->n_methods++];
+    method->kind = kind;
+    memcpy(method->preference, preference, sizeof(method->preference));
+}
+
+void lower_choice_end(struct lower *lower) {
+    assert(lower->is_choosing);
+    lower->is_choosing = false;
+    if (lower->choices.items[lower->choices.count - 1].n_methods > 1) {
+        return;
+    }
+    lower->choices.count--;
+    for (size_t r = lower->choice_record; r < lower->records.count; r++) {
+        lower->records.items[r].choice = PLAN_NONE;
+    }
 }
 
 void lower_graph(struct lower *lower, struct lower_plan *plan, const struct graph *graph) {
@@ -257,4 +292,5 @@ void lower_graph(struct lower *lower, struct lower_plan *plan, const struct grap
 void lower_free(struct lower *lower) {
     vec_free(&lower->map);
     vec_free(&lower->records);
+    vec_free(&lower->choices);
 }

@@ -37,6 +37,18 @@ void lower_record(struct lower *lower, const struct node *node, const char *role
                   enum kernel_id kernel, const void *params, const uint32_t *tensors,
                   uint64_t flops);
 
+/*
+ * Several ways to compute the same: between lower_choice_begin and lower_choice_end every record
+ * belongs to the method begun last; one method runs (common/plan.h). All methods must write the
+ * same tensors, apart from scratch, which belongs to one of them. Records of all go through the
+ * same passes: a method costs memory only while its own records run. preference: one number for
+ * each enum plan_device. A choice of one method is none: its records stand by themselves.
+ */
+void lower_choice_begin(struct lower *lower, const struct node *node, const char *role);
+void lower_method(struct lower *lower, enum plan_method_kind kind,
+                  const int32_t preference[PLAN_DEVICE_COUNT]);
+void lower_choice_end(struct lower *lower);
+
 /* Elements of a weight tensor in the [in][tap][out4] layout. */
 uint64_t lower_weight_elements(int in, int out, int taps);
 

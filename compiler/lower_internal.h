@@ -35,6 +35,9 @@ struct lower {
     const struct graph *graph;
     VEC(struct lowered_value) map;
     VEC(struct plan_record) records;
+    VEC(struct plan_choice) choices;
+    bool is_choosing;     /* between lower_choice_begin and lower_choice_end */
+    size_t choice_record; /* the first of the choice begun last */
 };
 
 /* Starts a plan: tensors of all parameters, of n_states optimiser states each, of accumulators

@@ -236,7 +236,7 @@ static void diff_program(struct diff *diff, const struct plan_program *x,
     const struct plan_work p = plan_program_work(x), q = plan_program_work(y);
     const size_t before = diff->count;
     fprintf(diff->stream, "%s\n", x->name);
-    print_figure(diff, "dispatches", x->n_records, y->n_records, false);
+    print_figure(diff, "dispatches", p.dispatches, q.dispatches, false);
     print_figure(diff, "barriers", p.barriers, q.barriers, false);
     print_flops(diff, p.flops, q.flops);
     print_figure(diff, "read and written", p.moved_bytes, q.moved_bytes, true);

@@ -107,7 +107,7 @@ void report_programs(const struct plan *plan, FILE *stream) {
         const struct plan_work work = plan_program_work(program);
         char text[TEXT_BYTES];
         fprintf(stream, "  %s: %u dispatches, %u barriers, %.3f GFLOP, %s read and written\n",
-                program->name, program->n_records, work.barriers, (double)work.flops / 1e9,
+                program->name, work.dispatches, work.barriers, (double)work.flops / 1e9,
                 report_bytes(work.moved_bytes, text, sizeof(text)));
         print_certificate(plan, program, stream);
     }

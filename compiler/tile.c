@@ -217,9 +217,11 @@ static const struct reg_variant *reg_variant_find(enum kernel_id kernel, const s
 }
 
 static void choose_conv_reg(enum kernel_id kernel, const union kernel_params *p,
-                            struct tile *tile) {
+                            enum plan_method_kind method, struct tile *tile) {
     struct map map = map_find(kernel, p);
     const struct reg_variant *variant = reg_variant_find(kernel, &map);
+    if (method == PLAN_METHOD_NARROW && variant == &conv_k3_32)
+        variant = &conv_k3_16;
     uint32_t size = 16; /* the widest vector of a CPU device: no lane idles that need not */
     uint64_t groups = 0;
     for (int access = 0; access < PLAN_ACCESS_COUNT; access++) {
@@ -478,8 +480,18 @@ static void choose_simple(enum kernel_id kernel, const union kernel_params *p, e
     }
 }
 
+bool tile_has_narrow(enum kernel_id kernel, const uint32_t *params) {
+    union kernel_params p;
+    memset(&p, 0, sizeof p);
+    memcpy(&p, params, kernel_table[kernel].n_params * sizeof *params);
+    if (kernel != KERNEL_ID_conv_fwd && kernel != KERNEL_ID_conv_dgrad)
+        return false;
+    struct map map = map_find(kernel, &p);
+    return reg_variant_find(kernel, &map) == &conv_k3_32;
+}
+
 void tile_choose(enum kernel_id kernel, const uint32_t *params, enum plan_class cls,
-                 struct tile *tile) {
+                 enum plan_method_kind method, struct tile *tile) {
     union kernel_params p;
     memset(&p, 0, sizeof p);
     memcpy(&p, params, kernel_table[kernel].n_params * sizeof *params);
@@ -491,7 +503,7 @@ void tile_choose(enum kernel_id kernel, const uint32_t *params, enum plan_class 
     case KERNEL_ID_upconv_fwd:
     case KERNEL_ID_upconv_dgrad:
         if (cpu || !choose_conv_tile(kernel, &p, tile))
-            choose_conv_reg(kernel, &p, tile);
+            choose_conv_reg(kernel, &p, method, tile);
         break;
     case KERNEL_ID_conv_wgrad:
     case KERNEL_ID_upconv_wgrad:

@@ -19,10 +19,13 @@ struct tile {
     uint32_t shared_bytes;          /* workgroup memory the variant uses with these constants */
 };
 
-/* Chooses tile and groups for a kernel with these parameter words. Never fails for parameters
- * kernel_extents accepts. */
+/* Chooses tile and groups for a kernel with these parameter words, as part of a method of that kind
+ * (DIRECT for records of no choice). Never fails for parameters kernel_extents accepts. */
 void tile_choose(enum kernel_id kernel, const uint32_t *params, enum plan_class cls,
-                 struct tile *tile);
+                 enum plan_method_kind method, struct tile *tile);
+
+/* Whether the tiles of the methods DIRECT and NARROW differ on some device. */
+bool tile_has_narrow(enum kernel_id kernel, const uint32_t *params);
 
 /*
  * How many partial sums a weight gradient is split into (params with splits = 0), the same for

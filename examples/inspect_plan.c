@@ -15,6 +15,8 @@ static void print_kernels(const struct plan_program *program) {
     uint32_t dispatches[KERNEL_COUNT] = {0};
     uint64_t flops[KERNEL_COUNT] = {0};
     for (uint32_t i = 0; i < program->n_records; i++) {
+        if (!plan_record_counts(&program->records[i]))
+            continue; /* another way to compute what was counted already */
         dispatches[program->records[i].kernel]++;
         flops[program->records[i].kernel] += program->records[i].flops;
     }

@@ -206,7 +206,10 @@ bool unet_device_open(const struct unet_device_options *options, struct unet_dev
     const bool is_preset = select == NULL && preset != NULL && preset[0] != '\0';
     struct device_list list;
     *out = NULL;
-    if (!list_open(&list, err))
+    uint32_t disabled = 0;
+    if (!fast_path_parse("--disable", options != NULL ? options->disable : NULL, &disabled, err) ||
+        !fast_path_parse("UNET_DISABLE", getenv("UNET_DISABLE"), &disabled, err) ||
+        !list_open(&list, err))
         return false;
     if (is_preset)
         select = preset;
@@ -215,6 +218,8 @@ bool unet_device_open(const struct unet_device_options *options, struct unet_dev
     const bool done =
         info != NULL && open_listed(&list, info, options != NULL ? options->threads : 0, out, err);
     free(list.devices);
+    if (done)
+        (*out)->disabled = disabled;
     if (!done && is_preset)
         err_prefix(err, "UNET_DEVICE=%s", preset);
     return done;

@@ -105,7 +105,19 @@ struct exec_backend {
 struct unet_device {
     const struct exec_backend *backend;
     struct unet_device_info info;
+    uint32_t disabled; /* bits of enum exec_disable that may not be used */
 };
+
+/* Fast paths by number, as in unet_fast_paths: first those that are methods of plans. */
+enum exec_disable {
+    EXEC_DISABLE_TUNE_FILE = PLAN_METHOD_KIND_COUNT,
+    EXEC_DISABLE_DEFAULTS,
+    EXEC_DISABLE_COUNT
+};
+
+/* Adds the bits of a list "name,name" (NULL: none). ERR_USAGE names the source and lists all
+   names. */
+bool fast_path_parse(const char *source, const char *list, uint32_t *bits, struct err *err);
 
 extern const struct exec_backend gpu_backend; /* unless built with -Dvulkan=disabled */
 extern const struct exec_backend cpu_backend;

@@ -39,12 +39,20 @@ struct unet_device_info {
 bool unet_device_list(struct unet_device_info **devices_out, size_t *count_out, struct err *err);
 
 struct unet_device_options {
-    const char *select; /* an index; "cpu" or "vulkan" (the best Vulkan device); or a part of a
-                           name in any case. NULL: what UNET_DEVICE in the environment says; else
-                           the best GPU, or the CPU where there is none */
-    uint32_t threads;   /* of the CPU; 0: what UNET_THREADS says, else one for each core that the
-                           process may use. Results do not depend on it */
+    const char *select;  /* an index; "cpu" or "vulkan" (the best Vulkan device); or a part of a
+                            name in any case. NULL: what UNET_DEVICE in the environment says; else
+                            the best GPU, or the CPU where there is none */
+    uint32_t threads;    /* of the CPU; 0: what UNET_THREADS says, else one for each core that the
+                            process may use. Results do not depend on it */
+    const char *disable; /* fast paths not to use on it, "winograd,narrow", besides those that
+                            UNET_DISABLE in the environment names; NULL: none */
 };
+
+/* What --disable and UNET_DISABLE take. */
+struct unet_fast_path {
+    const char *name, *what; /* "winograd"; for people */
+};
+size_t unet_fast_paths(const struct unet_fast_path **paths_out);
 
 /* options: NULL for the defaults. */
 bool unet_device_open(const struct unet_device_options *options, struct unet_device **out,
@@ -114,12 +122,35 @@ bool unet_plan_inspect(struct unet_device *device, const struct plan *plan,
 
 struct unet_session;
 
+/* Why a method was taken. */
+enum unet_choice_reason {
+    UNET_CHOICE_GIVEN,      /* the session was opened with it */
+    UNET_CHOICE_ONLY,       /* the others are disabled, or exceed a limit of the device */
+    UNET_CHOICE_TUNED,      /* the file of unetrun tune has the shape for this device and driver */
+    UNET_CHOICE_DEFAULT,    /* the driver's fastest, measured before and built in */
+    UNET_CHOICE_PREFERENCE, /* the plan prefers it for this kind of device */
+    UNET_CHOICE_REASON_COUNT
+};
+
+/* A choice of the plan (struct plan_choice) as it was made for a session. */
+struct unet_choice {
+    const char *program, *name; /* "train_step", "enc1/conv2 forward" */
+    uint32_t method;            /* its number in the choice */
+    uint32_t usual;             /* what it would be if the session had not been opened with one */
+    enum plan_method_kind kind;
+    enum unet_choice_reason reason;
+};
+
 struct unet_session_options {
     const char *const *programs; /* names of the programs that will run; NULL: all. Memory is
                                     allocated for these only. */
     size_t n_programs;
     bool profile; /* time stamps around every dispatch; not together with stepped */
     bool stepped; /* records can be run one by one: slower, to find where numbers go wrong */
+    const uint32_t *methods; /* for all choices of the plan, program after program: the method's
+                                number, or PLAN_NONE where it is chosen as usual; NULL: as usual
+                                everywhere. A method that is disabled or exceeds a limit of the
+                                device is passed over. */
 };
 
 /* Verifies the plan against the device, allocates the blocks, makes pipelines (through a cache on
@@ -131,6 +162,19 @@ bool unet_session_open(struct unet_device *device, const struct plan *plan,
 void unet_session_close(struct unet_session *session); /* NULL-safe */
 const struct plan *unet_session_plan(const struct unet_session *session);
 struct unet_device *unet_session_device(const struct unet_session *session);
+/* The choices made, for all programs of the plan in order, those that are not open too; valid as
+   long as the session. Results are bit-reproducible for equal choices. */
+uint32_t unet_session_choices(const struct unet_session *session,
+                              const struct unet_choice **choices_out);
+/* The choices in a line: "train_step: narrow 3, direct 11; infer: direct 8", runs of equal methods
+   in the plan's order; "" without choices. Freed by the caller. */
+char *unet_session_choices_text(const struct unet_session *session);
+/* The numbers of methods that such a line names for a plan, for struct unet_session_options; NULL
+   when it does not fit the plan. Freed by the caller. */
+uint32_t *unet_choices_parse(const struct plan *plan, const char *text);
+/* Whether a record of a program is executed: it is part of no choice or of the method chosen. */
+bool unet_session_runs_record(const struct unet_session *session, const char *program,
+                              uint32_t record);
 /* Whether optimiser state is there: a program opened uses it. */
 bool unet_session_has_state(const struct unet_session *session);
 
@@ -160,7 +204,8 @@ bool unet_session_read(struct unet_session *session, const char *program, const 
  * work is long. */
 bool unet_session_run(struct unet_session *session, const char *program, struct err *err);
 
-/* Runs one record of a program and waits for its end; ERR_USAGE without the stepped option. The
+/* Runs one record of a program and waits for its end; nothing is done for a record of a method that
+   was not chosen. ERR_USAGE without the stepped option. The
    records of a program, run in order, do what unet_session_run does, to the bit. */
 bool unet_session_run_record(struct unet_session *session, const char *program, uint32_t record,
                              struct err *err);
@@ -184,7 +229,8 @@ struct unet_span {
     uint64_t begin_ns, end_ns;
 };
 
-/* The time of each record of the last run of a program, in their order and without overlap;
+/* The time of each record of the last run of a program, in their order and without overlap; none
+   for records of methods that were not chosen;
    ERR_USAGE without the profile option, ERR_DEVICE without time stamps. spans has room for
    program->n_records. */
 bool unet_session_profile(struct unet_session *session, const char *program,
@@ -195,6 +241,24 @@ bool unet_session_read_tensor(struct unet_session *session, uint32_t tensor, voi
                               struct err *err);
 bool unet_session_write_tensor(struct unet_session *session, uint32_t tensor, const void *data,
                                struct err *err);
+
+/* ---- measured choices ---- */
+
+/* Where measurements of methods are kept: $UNET_TUNE, or tune.txt in the user's cache folder; freed
+   by the caller. NULL: nowhere (UNET_TUNE=off, or there is no such folder). */
+char *unet_tune_path(void);
+
+struct unet_tuned {
+    const char *shape; /* plan_choice_shape */
+    enum plan_method_kind kind;
+    const char *note; /* one line for people, such as the times; "": none */
+};
+
+/* Writes measurements for the device with its driver into a file, in place of older ones of the
+   same shapes; sessions find them there. plan: what was measured (the way to reach its tensors is
+   part of what the device is). */
+bool unet_tune_save(const struct unet_device *device, const struct plan *plan, const char *path,
+                    const struct unet_tuned *tuned, size_t count, struct err *err);
 
 /* ---- scores of validation ---- */
 
@@ -226,6 +290,11 @@ struct unet_checkpoint_info {
     uint32_t best_step;         /* steps done when it was reached; 0: none */
     uint32_t idle_validations;  /* validations since then */
 };
+
+/* The choices that a checkpoint was written with (unet_session_choices_text), or NULL: it does not
+   say, or it was written on another device or with another driver. Freed by the caller. */
+bool unet_checkpoint_choices(const struct unet_device *device, const char *path, char **text_out,
+                             struct err *err);
 
 bool unet_checkpoint_save(struct unet_session *session, const char *path,
                           const struct unet_checkpoint_info *info, struct err *err);

@@ -8,6 +8,7 @@
 
 #include "common/log.h"
 #include "common/plan_memory.h"
+#include "runtime/choice.h"
 #include "runtime/exec.h"
 #include "runtime/param.h"
 #include "runtime/train/schedule.h"
@@ -18,6 +19,8 @@ struct unet_session {
     struct exec *exec;
     bool *programs; /* plan->n_programs: which ones are open */
     bool profile;
+    struct chosen chosen;                   /* what the executor sees of the plan */
+    struct unet_span *spans;                /* room for those of any program; with profile */
     struct stepped *stepped;                /* NULL: programs run as a whole */
     struct plan_chunks chunks;              /* that the programs need */
     uint64_t block_bytes[PLAN_BLOCK_COUNT]; /* the sums of them */
@@ -122,6 +125,15 @@ static bool open_params(struct unet_session *session, struct err *err) {
                    (unsigned long long)most_bytes);
 }
 
+static bool open_spans(struct unet_session *session, struct err *err) {
+    uint32_t most = 1;
+    for (uint32_t i = 0; i < session->plan->n_programs; i++)
+        most = MAX(most, session->plan->programs[i].n_records);
+    session->spans = session->profile ? calloc(most, sizeof(*session->spans)) : NULL;
+    return !session->profile || session->spans != NULL ||
+           err_set(err, ERR_DEVICE, "out of memory for times");
+}
+
 static bool open_session(struct unet_session *session, const struct unet_session_options *options,
                          struct err *err) {
     const struct plan *plan = session->plan;
@@ -143,8 +155,13 @@ static bool open_session(struct unet_session *session, const struct unet_session
                   plan->model.name, limits.device);
     session->profile = options != NULL && options->profile && !options->stepped;
     request.programs = session->programs;
+    if (!chosen_open(&session->chosen, session->device, plan, &limits,
+                     options != NULL ? options->methods : NULL, err) ||
+        !open_spans(session, err))
+        return false;
+    request.plan = &session->chosen.plan;
     if (options != NULL && options->stepped) {
-        session->stepped = stepped_new(plan, session->programs);
+        session->stepped = stepped_new(&session->chosen.plan, session->programs);
         if (session->stepped == NULL)
             return err_set(err, ERR_DEVICE, "out of memory for a session");
         request.plan = &session->stepped->plan;
@@ -178,6 +195,8 @@ void unet_session_close(struct unet_session *session) {
     if (session->exec != NULL)
         session->exec->ops->close(session->exec);
     stepped_free(session->stepped);
+    chosen_close(&session->chosen);
+    free(session->spans);
     plan_chunks_free(&session->chunks);
     free(session->packed);
     free(session->programs);
@@ -190,6 +209,16 @@ const struct plan *unet_session_plan(const struct unet_session *session) {
 
 struct unet_device *unet_session_device(const struct unet_session *session) {
     return session->device;
+}
+
+uint32_t unet_session_choices(const struct unet_session *session,
+                              const struct unet_choice **choices_out) {
+    *choices_out = session->chosen.choices;
+    return session->chosen.n_choices;
+}
+
+char *unet_session_choices_text(const struct unet_session *session) {
+    return chosen_text(&session->chosen);
 }
 
 bool unet_session_has_state(const struct unet_session *session) {
@@ -251,9 +280,20 @@ bool unet_session_set_step(struct unet_session *session, uint64_t seed, uint32_t
     return unet_session_set_batch(session, seed, step, 0, total_steps, learning_rate, err);
 }
 
+bool unet_session_runs_record(const struct unet_session *session, const char *program,
+                              uint32_t record) {
+    struct err ignored = {0};
+    uint32_t index = 0;
+    return find_program(session, program, &index, &ignored) &&
+           record < session->plan->programs[index].n_records &&
+           chosen_place(&session->chosen, index, record) != PLAN_NONE;
+}
+
 static bool run_record(struct unet_session *session, uint32_t program, uint32_t record,
                        struct err *err) {
-    return session->exec->ops->run(session->exec, session->stepped->first[program] + record, err);
+    const uint32_t place = chosen_place(&session->chosen, program, record);
+    return place == PLAN_NONE ||
+           session->exec->ops->run(session->exec, session->stepped->first[program] + place, err);
 }
 
 bool unet_session_run(struct unet_session *session, const char *program, struct err *err) {
@@ -288,7 +328,15 @@ bool unet_session_profile(struct unet_session *session, const char *program,
         return false;
     if (!session->profile)
         return err_set(err, ERR_USAGE, "the session was opened without profiling");
-    return session->exec->ops->profile(session->exec, index, spans, err);
+    if (!session->exec->ops->profile(session->exec, index, session->spans, err))
+        return false;
+    uint64_t end_ns = 0; /* of the record before: where one that does not run begins and ends */
+    for (uint32_t i = 0; i < session->plan->programs[index].n_records; i++) {
+        const uint32_t place = chosen_place(&session->chosen, index, i);
+        spans[i] = place == PLAN_NONE ? (struct unet_span){end_ns, end_ns} : session->spans[place];
+        end_ns = spans[i].end_ns;
+    }
+    return true;
 }
 
 void unet_session_memory(const struct unet_session *session, struct unet_memory_report *report) {

@@ -26,6 +26,9 @@ struct bench {
     struct bench_run *runs;  /* in order */
     struct unet_span *spans; /* of each record of each run: [run * n_records + record] */
     double *record_seconds;  /* of each record: the median of all runs */
+    bool *runs_record;       /* of each record: it is of no choice, or of the method chosen */
+    uint32_t n_dispatches;   /* records that run */
+    char *methods;           /* the choices of all programs, "": none */
     struct unet_peak before, after;
     struct unet_memory_report memory;
     uint64_t peak_rss_bytes; /* of the process, up to the last run */

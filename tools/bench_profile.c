@@ -172,6 +172,8 @@ struct totals {
 static void sum_up(const struct bench *bench, struct totals *totals) {
     *totals = (struct totals){.all = {0}};
     for (uint32_t i = 0; i < bench->program->n_records; i++) {
+        if (!bench->runs_record[i])
+            continue;
         const struct bench_work work = bench_record_work(bench, i);
         const struct bench_part part = bench_part_of(bench->program, i);
         add_work(&totals->all, &work);
@@ -214,6 +216,8 @@ void bench_print_profile(const struct bench *bench) {
     const double seconds = totals.all.seconds;
     print_head(bench, "dispatch", "kernel");
     for (uint32_t i = 0; i < bench->program->n_records; i++) {
+        if (!bench->runs_record[i])
+            continue;
         const struct bench_work work = bench_record_work(bench, i);
         printf("%-44s %-18s", bench->program->records[i].label,
                kernel_table[bench->program->records[i].kernel].name);
@@ -263,6 +267,8 @@ static void append_total(const struct bench *bench, json_t *rows, const struct b
 static json_t *records_json(const struct bench *bench) {
     json_t *rows = json_array();
     for (uint32_t i = 0; i < bench->program->n_records; i++) {
+        if (!bench->runs_record[i])
+            continue;
         const struct plan_record *record = &bench->program->records[i];
         const struct bench_work work = bench_record_work(bench, i);
         const struct bench_part part = bench_part_of(bench->program, i);

@@ -78,6 +78,8 @@ static void put_records(struct trace *trace, const struct bench *bench, uint32_t
                         uint64_t start_ns) {
     const uint32_t n = bench->program->n_records;
     for (uint32_t i = 0; i < n; i++) {
+        if (!bench->runs_record[i])
+            continue;
         const struct unet_span *own = &bench->spans[(size_t)run * n + i];
         const struct unet_span span = {start_ns + own->begin_ns, start_ns + own->end_ns};
         const struct bench_part part = bench_part_of(bench->program, i);

@@ -52,6 +52,7 @@ struct cli_common {
     bool quiet, help, version;
     const char *device;       /* tools with devices only */
     uint32_t threads;         /* of them; 0: not given */
+    struct cli_list disable;  /* fast paths not to use on them */
     struct cli_list operands; /* everything that is no option */
 };
 

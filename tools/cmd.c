@@ -35,7 +35,7 @@ uint64_t cmd_count_parameters(const struct plan *plan) {
 uint64_t cmd_count_flops(const struct plan_program *program) {
     uint64_t flops = 0;
     for (uint32_t i = 0; i < program->n_records; i++)
-        flops += program->records[i].flops;
+        flops += plan_record_counts(&program->records[i]) ? program->records[i].flops : 0;
     return flops;
 }
 
@@ -84,8 +84,16 @@ const char *cmd_format_duration(double seconds, char *text, size_t room) {
 }
 
 bool cmd_device_open(const struct cli_common *common, struct unet_device **out, struct err *err) {
-    const struct unet_device_options options = {.select = common->device,
-                                                .threads = common->threads};
+    char disable[256] = "";
+    for (size_t i = 0; i < common->disable.count; i++) {
+        const size_t used = strlen(disable);
+        const int length = snprintf(disable + used, sizeof(disable) - used, "%s%s",
+                                    i > 0 ? "," : "", common->disable.items[i]);
+        if ((size_t)length >= sizeof(disable) - used)
+            return err_set(err, ERR_USAGE, "--disable: too many names");
+    }
+    const struct unet_device_options options = {
+        .select = common->device, .threads = common->threads, .disable = disable};
     return unet_device_open(&options, out, err);
 }
 

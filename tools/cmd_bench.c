@@ -148,6 +148,13 @@ static bool measure(const struct bench_session *running, struct err *err) {
         bench->runs[i].end_ns -= start_ns;
     }
     bench->seconds_median = bench_median(bench->seconds, bench->repeat);
+    for (uint32_t i = 0; i < bench->program->n_records; i++) {
+        bench->runs_record[i] = unet_session_runs_record(running->session, bench->program->name, i);
+        bench->n_dispatches += bench->runs_record[i];
+    }
+    bench->methods = unet_session_choices_text(running->session);
+    if (bench->methods == NULL)
+        return err_set(err, ERR_INPUT, "no memory for the names of methods");
     unet_session_memory(running->session, &bench->memory);
     bench->peak_rss_bytes = peak_memory_bytes();
     return true;
@@ -239,6 +246,7 @@ static bool print_json(const struct bench *bench, const struct unet_device_info 
     else /* else it would be that of the measurement of the ceilings */
         json_object_set_new(object, "peak_rss_bytes",
                             json_integer((json_int_t)bench->peak_rss_bytes));
+    json_object_set_new(object, "methods", json_string(bench->methods));
     if (with_profile)
         bench_add_profile(bench, object);
     return cmd_print_json(object, err);
@@ -252,7 +260,9 @@ static void print_table(const struct bench *bench, const struct unet_device_info
     char a[32], b[32], c[32];
     print_device(device);
     printf("program   %s, batch %u of %u x %u pixels, %u dispatches\n", bench->program->name,
-           model->batch, model->in_h, model->in_w, bench->program->n_records);
+           model->batch, model->in_h, model->in_w, bench->n_dispatches);
+    if (bench->methods[0] != '\0')
+        printf("methods   %s\n", bench->methods);
     printf("time      %.4f s median, %.4f s least of %u runs; first %.4f s\n", seconds,
            bench->seconds[0], bench->repeat, bench->warm_up_seconds);
     printf("work      %.3f GFLOP, %.2f GFLOP/s\n", gflop, seconds > 0 ? gflop / seconds : 0.0);
@@ -277,8 +287,9 @@ static bool allocate(struct bench *bench, struct err *err) {
     bench->runs = calloc(bench->repeat, sizeof(struct bench_run));
     bench->spans = calloc(MAX(spans, 1u), sizeof(struct unet_span));
     bench->record_seconds = calloc(MAX(bench->program->n_records, 1u), sizeof(double));
-    return (bench->seconds != NULL && bench->runs != NULL && bench->spans != NULL &&
-            bench->record_seconds != NULL) ||
+    bench->runs_record = calloc(MAX(bench->program->n_records, 1u), sizeof(bool));
+    return (bench->seconds != NULL && bench->runs_record != NULL && bench->runs != NULL &&
+            bench->spans != NULL && bench->record_seconds != NULL) ||
            err_set(err, ERR_INPUT, "no memory for the times of %u runs", bench->repeat);
 }
 
@@ -309,6 +320,8 @@ static bool run_on_device(const struct bench_values *values, struct bench *bench
     free(bench->runs);
     free(bench->spans);
     free(bench->record_seconds);
+    free(bench->runs_record);
+    free(bench->methods);
     return good;
 }
 

@@ -76,8 +76,14 @@ static bool print_json(const struct unet_device_info *devices, size_t count, int
     for (size_t i = 0; i < count; i++)
         json_array_append_new(list,
                               describe_device(&devices[i], (int64_t)devices[i].index == choice));
-    return cmd_print_json(json_pack("{s:o, s:o}", "devices", list, "chosen",
-                                    choice >= 0 ? json_integer((json_int_t)choice) : json_null()),
+    const struct unet_fast_path *paths;
+    const size_t n_paths = unet_fast_paths(&paths);
+    json_t *names = json_array();
+    for (size_t i = 0; i < n_paths; i++)
+        json_array_append_new(names, json_string(paths[i].name));
+    return cmd_print_json(json_pack("{s:o, s:o, s:o}", "devices", list, "chosen",
+                                    choice >= 0 ? json_integer((json_int_t)choice) : json_null(),
+                                    "fast_paths", names),
                           err);
 }
 
@@ -122,6 +128,11 @@ static void print_table(const struct unet_device_info *devices, size_t count, in
         print_device(&devices[i], (int64_t)devices[i].index == choice);
     if (choice < 0)
         printf("none of these devices can be used\n");
+    const struct unet_fast_path *paths;
+    const size_t n_paths = unet_fast_paths(&paths);
+    printf("fast paths, each off with --disable NAME\n");
+    for (size_t i = 0; i < n_paths; i++)
+        printf("     %-9s %s\n", paths[i].name, paths[i].what);
 }
 
 static bool run_devices(const void *data, struct err *err) {

@@ -135,7 +135,8 @@ static bool say_ready(const struct side *side, struct err *err) {
     const struct unet_device_info *device = unet_device_get_info(side->device);
     double flops = 0;
     for (uint32_t i = 0; i < side->program->n_records; i++)
-        flops += (double)side->program->records[i].flops;
+        if (plan_record_counts(&side->program->records[i]))
+            flops += (double)side->program->records[i].flops;
     return answer(json_pack("{s:s, s:s, s:f}", "device", device->name, "driver", device->driver,
                             "gflop", flops * 1e-9),
                   err);

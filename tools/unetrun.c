@@ -10,6 +10,8 @@ static const struct cli_option common_options[] = {
      "cpu, vulkan, a device's number or a part of its name; without it the best GPU, else the cpu"},
     {"threads", 0, CLI_COUNT, "N", offsetof(struct cli_common, threads), false, NULL,
      "threads of the cpu device; without it one for each core. Changes no result"},
+    {"disable", 0, CLI_LIST, "NAME", offsetof(struct cli_common, disable), false, NULL,
+     "a fast path not to use, as \"unetrun devices\" lists them"},
     {"quiet", 'q', CLI_FLAG, NULL, offsetof(struct cli_common, quiet), false, NULL,
      "no messages but errors"},
     {"help", 'h', CLI_FLAG, NULL, offsetof(struct cli_common, help), false, NULL, "print this"},
@@ -19,8 +21,8 @@ static const struct cli_option common_options[] = {
 
 int main(int argc, char **argv) {
     static const struct cli_command *const commands[] = {
-        &cmd_devices, &cmd_info,  &cmd_train,  &cmd_infer,
-        &cmd_eval,    &cmd_bench, &cmd_sample, &cmd_augment,
+        &cmd_devices, &cmd_info,   &cmd_train,   &cmd_infer, &cmd_eval,
+        &cmd_bench,   &cmd_sample, &cmd_augment, &cmd_tune,
     };
     static const struct cli_tool tool = {
         .name = "unetrun",

@@ -182,6 +182,22 @@ static uint64_t conv_flops(const struct node *node) {
                      node->attr.kh * node->attr.kw);
 }
 
+/* The kernel by each method that there is for its size. */
+static void lower_sum(struct lower *lower, const struct node *node, const char *role,
+                      enum kernel_id kernel, const struct conv_params *params,
+                      const uint32_t *tensors, uint64_t flops) {
+    static const int32_t direct[PLAN_DEVICE_COUNT] = {0};
+    static const int32_t narrow[PLAN_DEVICE_COUNT] = {-1, -1, -1, -1};
+    lower_choice_begin(lower, node, role);
+    lower_method(lower, PLAN_METHOD_DIRECT, direct);
+    lower_record(lower, node, role, kernel, params, tensors, flops);
+    if (tile_has_narrow(kernel, (const uint32_t *)params)) {
+        lower_method(lower, PLAN_METHOD_NARROW, narrow);
+        lower_record(lower, node, role, kernel, params, tensors, flops);
+    }
+    lower_choice_end(lower);
+}
+
 static void conv_lower(struct lower *lower, const struct node *node) {
     const struct value *x = node->inputs[0], *w = node->inputs[1], *y = node->outputs[0];
     const struct value *bias = op_input(node, 2);
@@ -206,7 +222,7 @@ static void conv_lower(struct lower *lower, const struct node *node) {
     };
     uint32_t tensors[] = {lower_tensor(lower, x), lower_tensor(lower, w),
                           lower_tensor(lower, bias ? bias : w), lower_tensor(lower, y)};
-    lower_record(lower, node, "forward", KERNEL_ID_conv_fwd, &params, tensors, conv_flops(node));
+    lower_sum(lower, node, "forward", KERNEL_ID_conv_fwd, &params, tensors, conv_flops(node));
 }
 
 const struct op_info op_conv = {
@@ -334,8 +350,8 @@ static void dgrad_lower(struct lower *lower, const struct node *node) {
     };
     uint32_t tensors[] = {lower_tensor(lower, dy), wt, mask ? lower_tensor(lower, mask) : wt,
                           lower_tensor(lower, dx)};
-    lower_record(lower, node, "data gradient", KERNEL_ID_conv_dgrad, &params, tensors,
-                 dgrad_flops(node));
+    lower_sum(lower, node, "data gradient", KERNEL_ID_conv_dgrad, &params, tensors,
+              dgrad_flops(node));
 }
 
 const struct op_info op_conv_dgrad = {

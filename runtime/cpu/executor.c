@@ -150,8 +150,9 @@ static bool cpu_dispatch(struct exec *exec, const struct exec_piece *piece, stru
         &exec->plan->programs[program - cpu->programs].records[piece->record];
     struct cpu_step step = {.kernel = NULL};
     memcpy(step.params.words, record->params, sizeof(step.params.words));
-    step.kernel =
-        cpu_kernel_find(cpu->device->isa, cpu->device->conv, record->kernel, &step.params);
+    const bool no_winograd = (cpu->device->base.disabled >> PLAN_METHOD_WINOGRAD & 1u) != 0;
+    const enum cpu_conv conv = no_winograd ? CPU_CONV_DIRECT : cpu->device->conv;
+    step.kernel = cpu_kernel_find(cpu->device->isa, conv, record->kernel, &step.params);
     if (step.kernel == NULL)
         return err_set(err, ERR_DEVICE, "%s has no kernel %s", cpu->device->base.info.name,
                        kernel_table[record->kernel].name);

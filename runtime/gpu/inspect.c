@@ -147,6 +147,20 @@ static bool same_pipeline(const struct plan_dispatch *a, const struct plan_dispa
            memcmp(a->spec, b->spec, a->n_spec * sizeof(a->spec[0])) == 0;
 }
 
+/* Whether the first method of a record's choice uses the pipeline too: then it has been counted. */
+static bool is_counted(const struct plan_program *program, uint32_t index, enum plan_class class_) {
+    const struct plan_record *record = &program->records[index];
+    for (uint32_t i = index; !plan_record_counts(record) && i-- > 0;) {
+        const struct plan_record *other = &program->records[i];
+        if (other->choice != record->choice)
+            break;
+        if (plan_record_counts(other) &&
+            same_pipeline(&other->dispatch[class_], &record->dispatch[class_]))
+            return true;
+    }
+    return false;
+}
+
 /* Counts the records that use a pipeline; false when one of them comes before the given one, so
    that the pipeline has had its turn. */
 static bool count_uses(const struct plan *plan, enum plan_class class_,
@@ -160,6 +174,8 @@ static bool count_uses(const struct plan *plan, enum plan_class class_,
                 continue;
             if (part->n_records == 0 && record != first)
                 return false;
+            if (is_counted(&plan->programs[i], j, class_))
+                continue;
             part->n_records++;
             part->flops += record->flops;
         }

@@ -53,6 +53,10 @@ static void add_metadata(struct safetensors *file, const struct unet_session *se
     safetensors_add_metadata(file, "plan_hash", arena_printf(arena, "%016" PRIx64, plan->hash));
     safetensors_add_metadata(file, "device", device->name);
     safetensors_add_metadata(file, "driver", device->driver);
+    char *choices = unet_session_choices_text(session);
+    if (choices != NULL && choices[0] != '\0')
+        safetensors_add_metadata(file, "methods", arena_strdup(arena, choices));
+    free(choices);
 }
 
 static bool add_tensor(struct safetensors *file, struct unet_session *session, uint32_t index,
@@ -302,6 +306,26 @@ bool unet_checkpoint_load(struct unet_session *session, const char *path, bool w
     safetensors_free(&loader.file);
     arena_free(&loader.arena);
     return done;
+}
+
+static bool is_said(const struct safetensors *file, const char *key, const char *value) {
+    const char *text = safetensors_metadata(file, key);
+    return text != NULL && strcmp(text, value) == 0;
+}
+
+bool unet_checkpoint_choices(const struct unet_device *device, const char *path, char **text_out,
+                             struct err *err) {
+    const struct unet_device_info *info = unet_device_get_info(device);
+    struct safetensors file = {.entries = NULL};
+    *text_out = NULL;
+    if (!safetensors_load(path, &file, err))
+        return false;
+    const char *text = safetensors_metadata(&file, "methods");
+    if (text != NULL && is_said(&file, "device", info->name) &&
+        is_said(&file, "driver", info->driver))
+        *text_out = strdup(text);
+    safetensors_free(&file);
+    return true;
 }
 
 /* ---- weights for another training ---- */

@@ -35,6 +35,7 @@ struct trainer {
     struct unet_session *session;
     struct dataset data, held_out;
     struct sampler sampler;
+    uint32_t *methods; /* of the run that is continued; NULL: chosen as usual */
     struct loader *loader;
     struct history history;
     struct unet_checkpoint_info info; /* what a checkpoint written now would say */
@@ -120,13 +121,57 @@ static size_t list_programs(const struct trainer *trainer, const char *programs[
     return trainer->plan->model.accumulate > 1 ? 2 : 1;
 }
 
+/* A run goes on with the methods it began with, or its results would depend on where it was
+   interrupted. */
+static bool recall_methods(struct trainer *trainer, struct err *err) {
+    const char *path = trainer->options->resume;
+    char *text = NULL;
+    if (path == NULL)
+        return true;
+    if (!unet_checkpoint_choices(trainer->device, path, &text, err))
+        return false;
+    trainer->methods = text != NULL ? unet_choices_parse(trainer->plan, text) : NULL;
+    if (text != NULL && trainer->methods == NULL)
+        log_print(LOG_WARNING,
+                  "%s: its methods (%.200s) are none of this plan's: chosen anew, results may "
+                  "differ from those of an uninterrupted run",
+                  path, text);
+    free(text);
+    return true;
+}
+
+static void report_methods(const struct trainer *trainer) {
+    const struct unet_choice *choices;
+    const uint32_t count = unet_session_choices(trainer->session, &choices);
+    uint32_t n_kept = 0, n_lost = 0;
+    for (uint32_t i = 0; trainer->methods != NULL && i < count; i++) {
+        n_kept += choices[i].reason == UNET_CHOICE_GIVEN && choices[i].method != choices[i].usual;
+        n_lost += choices[i].method != trainer->methods[i];
+    }
+    if (n_kept > 0)
+        log_print(LOG_INFO,
+                  "%u of %u methods as in the checkpoint, not as they would be chosen now", n_kept,
+                  count);
+    if (n_lost > 0)
+        log_print(LOG_WARNING,
+                  "%u of %u methods of the checkpoint may not be used: results differ from those "
+                  "of an uninterrupted run",
+                  n_lost, count);
+}
+
 static bool open_session(struct trainer *trainer, struct err *err) {
     const char *programs[3];
     struct unet_session_options options = {.programs = programs,
                                            .n_programs = list_programs(trainer, programs)};
     if (trainer->held_out.n_frames > 0)
         programs[options.n_programs++] = "infer";
-    return unet_session_open(trainer->device, trainer->plan, &options, &trainer->session, err);
+    if (!recall_methods(trainer, err))
+        return false;
+    options.methods = trainer->methods;
+    if (!unet_session_open(trainer->device, trainer->plan, &options, &trainer->session, err))
+        return false;
+    report_methods(trainer);
+    return true;
 }
 
 /* New weights, or those of another training. */
@@ -348,8 +393,10 @@ static bool check_state(struct trainer *trainer, struct err *err) {
 /* The same steps again from the kept state, one record at a time, in a session of their own. */
 static bool repeat_steps(struct trainer *trainer, uint32_t end_step, struct err *err) {
     const char *programs[2];
-    const struct unet_session_options options = {
-        .programs = programs, .n_programs = list_programs(trainer, programs), .stepped = true};
+    const struct unet_session_options options = {.programs = programs,
+                                                 .n_programs = list_programs(trainer, programs),
+                                                 .stepped = true,
+                                                 .methods = trainer->methods};
     struct unet_train_progress progress;
     trainer->info.step = trainer->watch.kept_step;
     if (!unet_session_open(trainer->device, trainer->plan, &options, &trainer->session, err) ||
@@ -500,6 +547,7 @@ static void close_trainer(struct trainer *trainer) {
     watch_close(&trainer->watch);
     dataset_free(&trainer->data);
     dataset_free(&trainer->held_out);
+    free(trainer->methods);
     free(trainer->last_path);
     free(trainer->best_path);
     free(trainer->history_path);

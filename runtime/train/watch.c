@@ -197,7 +197,8 @@ bool watch_run(struct watch *watch, struct unet_session *session, const char *pr
     *found_out = false;
     for (uint32_t i = 0; i < records->n_records; i++) {
         if (!unet_session_run_record(session, program, i, err) ||
-            !look_at_record(watch, session, &records->records[i], found_out, err))
+            (unet_session_runs_record(session, program, i) &&
+             !look_at_record(watch, session, &records->records[i], found_out, err)))
             return false;
     }
     return true;

@@ -121,6 +121,8 @@ GOLDEN = [
      "unetrun eval tiny.plan --weights w.safetensors --data data --min-size 20"),
     ("bench-truncated", "unetrun bench short.plan"),
     ("bench-help", "unetrun bench --help"),
+    ("tune-help", "unetrun tune --help"),
+    ("tune-truncated", "unetrun tune short.plan"),
     ("bench-no-plan", "unetrun bench"),
     ("bench-profile-no-plan", "unetrun bench --peak --profile"),
     ("unetrun-augment-help", "unetrun augment --help"),

@@ -182,6 +182,7 @@ GOLDEN = [
      "unetrun eval tiny.plan --weights run/last.safetensors --data nowhere"),
     ("eval-frames-unknown",
      "unetrun eval tiny.plan --weights run/last.safetensors --data data --frames 17"),
+    ("devices-disable-unknown", "unetrun bench tiny.plan --disable turbo"),
     ("bench-program-unknown", "unetrun bench tiny.plan --program forward"),
     ("bench-trace-unwritable", "unetrun bench tiny.plan --trace tiny.plan/trace.json"),
     ("bench-trace-directory", "unetrun bench tiny.plan --trace data"),
@@ -548,6 +549,47 @@ def check_bench(lab):
         assert abs(result["gflops"] * result["seconds_median"] / result["gflop"] - 1) < 1e-6
 
 
+def check_tune(lab):
+    """Methods are measured, kept and found; a run continued from a checkpoint keeps its own."""
+    is_vulkan = json.loads(lab.good("unetrun bench tiny.plan --repeat 1 --json"))["access"] != \
+        "pointers"
+    lab.good("unetc tiny.yaml -o wide32.plan -q --set width=32")
+    bench = "unetrun bench wide32.plan --repeat 1 --json --program train_step"
+    assert json.loads(lab.good(bench + " --disable narrow"))["methods"].startswith(
+        "train_step: direct ")
+    assert json.loads(lab.good(bench + " --disable direct"))["methods"].startswith(
+        "train_step: narrow ")
+    assert "direct" in json.loads(lab.good("unetrun devices --json"))["fast_paths"]
+    tune = "unetrun tune wide32.plan --repeat 1 --out tuned.txt -q"
+    if not is_vulkan:  # native kernels have one way for both
+        code, out, err = lab.run(tune)
+        assert code == 1 and "nothing in this plan" in err, (code, out, err)
+        return
+    code, out, err = lab.run("unetrun tune tiny.plan --out tuned.txt -q")
+    assert code == 1 and "nothing in this plan" in err, (code, out, err)
+    shapes = json.loads(lab.good(tune + " --json"))["shapes"]
+    assert shapes and all(set(s["seconds"]) <= {"direct", "narrow"} for s in shapes), shapes
+    text = lab.read("tuned.txt").decode()
+    for shape in shapes:
+        assert "%s: %s" % (shape["shape"], shape["chosen"]) in text, text
+    # the other method of every shape, as if it had been measured so
+    swapped = text.replace(": direct", ": x").replace(": narrow", ": direct").replace(": x",
+                                                                                      ": narrow")
+    lab.write("swapped.txt", swapped.encode())
+    own = json.loads(lab.good(bench, UNET_TUNE=lab.file("tuned.txt")))["methods"]
+    other = json.loads(lab.good(bench, UNET_TUNE=lab.file("swapped.txt")))["methods"]
+    assert own != other, own
+    train = "unetrun train wide32.plan --data data --seed 9 --steps 4 "
+    lab.good(train + "--out tuned -q", UNET_TUNE=lab.file("tuned.txt"))
+    header = lab.read("tuned/last.safetensors")[8:4000]
+    assert ('"methods":"%s"' % own).encode() in header, header
+    code, out, err = lab.run("unetrun train wide32.plan --data data --steps 5 --out tuned "
+                             "--resume tuned/last.safetensors",
+                             UNET_TUNE=lab.file("swapped.txt"))
+    assert code == 0 and "methods as in the checkpoint" in err, err
+    assert ('"methods":"%s"' % own).encode() in lab.read("tuned/last.safetensors")[8:4000]
+
+
 def check_cpu_device(lab):
     """The CPU is always there, after all others; threads change no result."""
     listed = json.loads(lab.good("unetrun devices --json --device cpu"))
@@ -752,6 +794,6 @@ CHECKS = [check_metrics, check_training_repeats, check_resume, check_accumulated
           check_interrupt, check_terminate, check_kill, check_patience, check_collapse_said_once,
           check_divergence_keeps_checkpoint, check_infer_outputs, check_tiles_equal_whole,
           check_tta, check_probability_picture, check_instances, check_overlays, check_eval,
-          check_eval_metrics, check_bench, check_cpu_device, check_pipelines,
+          check_eval_metrics, check_bench, check_tune, check_cpu_device, check_pipelines,
           check_peak, check_ceiling_holds, check_profile, check_trace,
           check_example_inspect_plan, check_example_segment, check_example_train_arrays]

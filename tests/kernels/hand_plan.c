@@ -105,14 +105,16 @@ struct plan_record *hand_plan_record(struct plan *plan, struct plan_program *pro
                                      const char *label, enum kernel_id kernel,
                                      const uint32_t *tensors, const void *params, bool barrier) {
     struct plan_record *record = &program->records[program->n_records++];
-    *record = (struct plan_record){
-        .label = arena_strdup(&plan->arena, label), .kernel = kernel, .barrier = barrier};
+    *record = (struct plan_record){.label = arena_strdup(&plan->arena, label),
+                                   .choice = PLAN_NONE,
+                                   .kernel = kernel,
+                                   .barrier = barrier};
     memcpy(record->tensors, tensors, kernel_table[kernel].n_bindings * sizeof(tensors[0]));
     memcpy(record->params, params, kernel_table[kernel].n_params * sizeof(uint32_t));
     for (int class_ = 0; class_ < PLAN_CLASS_COUNT; class_++) {
         struct tile tile;
         struct plan_dispatch *dispatch = &record->dispatch[class_];
-        tile_choose(kernel, record->params, (enum plan_class)class_, &tile);
+        tile_choose(kernel, record->params, (enum plan_class)class_, PLAN_METHOD_DIRECT, &tile);
         dispatch->shader = find_shader(plan, tile.variant);
         dispatch->n_spec = tile.n_spec;
         memcpy(dispatch->spec, tile.spec, sizeof(dispatch->spec));

@@ -11,4 +11,8 @@
    test. max_bytes: of one allocation, 0 for no limit (struct memory_options). */
 struct plan *random_plan_make(uint64_t seed, uint64_t max_bytes);
 
+/* Makes choices of about two thirds of its convolutions, sums and poolings: two methods that do the
+   same, the second partly with scratch tensors of its own. Verified again. */
+void random_plan_add_choices(struct plan *plan, uint64_t seed);
+
 #endif

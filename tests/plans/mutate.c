@@ -7,13 +7,13 @@
 #include <string.h>
 
 const char *const mutation_names[MUTATE_KIND_COUNT] = {
-    "tensor up",     "tensor down",    "tensor unaligned", "tensor size",    "tensor shape",
-    "tensor stride", "tensor base",    "tensor block",     "tensor type",    "block shrink",
-    "binding range", "binding other",  "word up",          "word down",      "kernel",
-    "groups zero",   "groups huge",    "group size",       "constants",      "shader",
-    "shared",        "barrier drop",   "barrier add",      "swap",           "delete",
-    "port range",    "port direction", "parameter range",  "parameter dims", "parameter twice",
-    "accumulator",   "arena bytes",    "lower bound"};
+    "tensor up",      "tensor down",     "tensor unaligned", "tensor size",    "tensor shape",
+    "tensor stride",  "tensor base",     "tensor block",     "tensor type",    "block shrink",
+    "binding range",  "binding other",   "word up",          "word down",      "kernel",
+    "groups zero",    "groups huge",     "group size",       "constants",      "shader",
+    "shared",         "barrier drop",    "barrier add",      "swap",           "delete",
+    "choice",         "method",          "port range",       "port direction", "parameter range",
+    "parameter dims", "parameter twice", "accumulator",      "arena bytes",    "lower bound"};
 
 /* --- the simulation: one entry for every word of every block --- */
 
@@ -31,6 +31,7 @@ struct sim {
     const struct plan *plan;
     const struct plan_program *program;
     struct sim_word *words[PLAN_BLOCK_COUNT];
+    uint32_t assignment; /* which methods of its choices run: runs() */
     uint32_t epoch;
     uint32_t sum; /* of the record looked at, as in sim_word */
     const char *wrong;
@@ -218,9 +219,47 @@ static void visit_accumulator(struct sim *sim, struct sim_word *word, uint32_t r
         set_wrong(sim, "a gradient is not accumulated");
 }
 
+/* Assignments 0 .. 2: all choices take the method of that number (the last, where there are fewer);
+   further ones mix methods, so that of any two choices near each other every pair of first two
+   methods occurs. */
+#define ASSIGNMENTS (PLAN_METHOD_KIND_COUNT + 4)
+
+static bool runs(const struct sim *sim, const struct plan_record *record) {
+    if (record->choice == PLAN_NONE)
+        return true;
+    const uint32_t n = sim->program->choices[record->choice].n_methods;
+    const uint32_t mix = sim->assignment - PLAN_METHOD_KIND_COUNT;
+    uint32_t method = MIN(sim->assignment, n - 1);
+    if (sim->assignment >= PLAN_METHOD_KIND_COUNT)
+        method = (record->choice >> (mix >> 1) & 1u) ^ (mix & 1u);
+    return record->method == method;
+}
+
+/* Every method of every choice is one run of records, in the order of the table. */
+static bool are_choices_in_order(const struct plan_program *program) {
+    uint32_t choice = 0, method = 0;
+    for (uint32_t r = 0; r < program->n_records; r++) {
+        const struct plan_record *record = &program->records[r];
+        if (record->choice == PLAN_NONE && (record->method != 0 || method != 0))
+            return false;
+        if (record->choice == PLAN_NONE)
+            continue;
+        if (choice >= program->n_choices || record->choice != choice || record->method != method)
+            return false;
+        if (r + 1 < program->n_records && program->records[r + 1].choice == choice &&
+            program->records[r + 1].method == method)
+            continue;
+        method = method + 1 < program->choices[choice].n_methods ? method + 1 : 0;
+        choice += method == 0;
+    }
+    return choice == program->n_choices && method == 0;
+}
+
 static void simulate_record(struct sim *sim, const struct plan_record *record) {
     const struct kernel_info *info = &kernel_table[record->kernel];
     sim->epoch += record->barrier;
+    if (!runs(sim, record))
+        return;
     simulate_pairs(sim, record);
     simulate_update(sim, record);
     sim->sum = record->kernel == KERNEL_ID_accumulate ? record->tensors[1] + 1 : 0;
@@ -286,8 +325,9 @@ static void simulate_figures(struct sim *sim) {
     free(live);
 }
 
-static const char *simulate_program(const struct plan *plan, const struct plan_program *program) {
-    struct sim sim = {.plan = plan, .program = program, .epoch = 1};
+static const char *simulate_assignment(const struct plan *plan, const struct plan_program *program,
+                                       uint32_t assignment) {
+    struct sim sim = {.plan = plan, .program = program, .assignment = assignment, .epoch = 1};
     for (int block = 0; block < PLAN_BLOCK_COUNT; block++) {
         const size_t count = (size_t)plan->block_bytes[block] / 4;
         const bool defined = block != PLAN_BLOCK_ARENA && block != PLAN_BLOCK_IO;
@@ -311,6 +351,13 @@ static const char *simulate_program(const struct plan *plan, const struct plan_p
     for (int block = 0; block < PLAN_BLOCK_COUNT; block++)
         free(sim.words[block]);
     return sim.wrong;
+}
+
+static const char *simulate_program(const struct plan *plan, const struct plan_program *program) {
+    const char *wrong = are_choices_in_order(program) ? NULL : "methods are out of order";
+    for (uint32_t i = 0; wrong == NULL && i < (program->n_choices > 0 ? ASSIGNMENTS : 1); i++)
+        wrong = simulate_assignment(plan, program, i);
+    return wrong;
 }
 
 /* Parameters, states and control lie apart from one another; ports of a program too. */
@@ -378,6 +425,8 @@ uint32_t mutation_count(const struct plan *plan, enum mutation_kind kind) {
     case MUTATE_BARRIER_ADD:
     case MUTATE_SWAP:
     case MUTATE_DELETE:
+    case MUTATE_CHOICE:
+    case MUTATE_METHOD:
         return count_records(plan);
     case MUTATE_PORT_RANGE:
     case MUTATE_PORT_DIRECTION:
@@ -675,6 +724,16 @@ static bool damage_order(struct plan *plan, enum mutation_kind kind, uint32_t i,
         record[0] = record[1];
         record[1] = first;
         break;
+    case MUTATE_CHOICE:
+        SAVE(m, record->choice);
+        record->choice = record->choice + 1 < program->n_choices ? record->choice + 1
+                         : record->choice == PLAN_NONE           ? 0
+                                                                 : PLAN_NONE;
+        break;
+    case MUTATE_METHOD:
+        SAVE(m, record->method);
+        record->method++;
+        break;
     default:
         if (program->n_records == 1)
             return false;
@@ -763,6 +822,8 @@ static bool damage(struct plan *plan, enum mutation_kind kind, uint32_t i, struc
     case MUTATE_BARRIER_ADD:
     case MUTATE_SWAP:
     case MUTATE_DELETE:
+    case MUTATE_CHOICE:
+    case MUTATE_METHOD:
         return damage_order(plan, kind, i, m);
     case MUTATE_PORT_RANGE:
     case MUTATE_PORT_DIRECTION:

@@ -35,6 +35,8 @@ enum mutation_kind {
     MUTATE_BARRIER_ADD,      /* a barrier more: slower, never wrong */
     MUTATE_SWAP,             /* two neighbouring records change places */
     MUTATE_DELETE,           /* a record is gone */
+    MUTATE_CHOICE,           /* a record belongs to the next choice, or the last to none */
+    MUTATE_METHOD,           /* a record belongs to the next method */
     MUTATE_PORT_RANGE,       /* a port's tensor does not exist */
     MUTATE_PORT_DIRECTION,   /* an input becomes an output or the other way round */
     MUTATE_PARAM_RANGE,      /* a parameter's tensor does not exist */

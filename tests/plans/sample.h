@@ -108,6 +108,7 @@ static void add_record(struct plan_program *program, enum kernel_id kernel, cons
                        bool barrier, const uint32_t *tensors, const void *params) {
     struct plan_record *record = &program->records[program->n_records++];
     record->label = label;
+    record->choice = PLAN_NONE;
     record->kernel = kernel;
     record->barrier = barrier;
     record->flops = 1000;
@@ -226,8 +227,19 @@ static void build_infer(struct builder *b, const struct net *net) {
                                         .dilation = 1};
     add_record(p, KERNEL_ID_maxpool_fwd, "pool", true, TENSORS(skip, pooled), &pool);
     conv = conv_3x3(2, 4, 8, 4, EPILOGUE_BIAS | EPILOGUE_ACT);
+    p->n_choices = 1;
+    p->choices = ARENA_ARRAY(&b->plan->arena, struct plan_choice, 1);
+    p->choices[0] = (struct plan_choice){
+        .name = "c2 forward",
+        .n_methods = 2,
+        .methods = {{PLAN_METHOD_DIRECT, {0, 1, -2, 0}}, {PLAN_METHOD_WINOGRAD, {0, 0, 3, -1}}}};
     add_record(p, KERNEL_ID_conv_fwd, "c2 forward", true, TENSORS(pooled, net->w2, net->b2, q),
                &conv);
+    p->records[p->n_records - 1].choice = 0;
+    add_record(p, KERNEL_ID_conv_fwd, "c2 again", false, TENSORS(pooled, net->w2, net->b2, q),
+               &conv);
+    p->records[p->n_records - 1].choice = 0;
+    p->records[p->n_records - 1].method = 1;
     const struct upconv_params upconv = {.n = 2,
                                          .c_in = 8,
                                          .h_in = 4,

@@ -87,6 +87,8 @@ static void planted_faults_are_found(void **state) {
     (void)state;
     for (uint64_t seed = 0; seed < N_GRAPHS; seed++) {
         struct plan *plan = random_plan_make(seed, 0);
+        if (seed % 2 == 1)
+            random_plan_add_choices(plan, seed);
         for (int fault = 0; fault < RELOCATE_FAULT_COUNT; fault++)
             try_fault(plan, (enum relocate_fault)fault, 2 * seed);
         try_fault(plan, RELOCATE_OVERLAP, 2 * seed + 1);

@@ -234,7 +234,7 @@ static void test_wrong_memory(void **state) {
          "tensor db: writes what was written as tensor dw in record 8, with no barrier");
     EDIT(TENSOR("q").offset_bytes = 1024, "tensor cat: was overwritten by tensor q in record 3");
     EDIT(INFER("softmax")->tensors[0] = find_tensor(plan, "lg"),
-         "tensor lg: was overwritten by tensor logits in record 5");
+         "tensor lg: was overwritten by tensor logits in record 6");
     EDIT(INFER("c1 forward")->tensors[3] = find_tensor(plan, "up"),
          "record 1 (c1 act): tensor skip: reads undefined bytes: nothing has written byte 1024");
     EDIT(STEP("loss")->tensors[0] = find_tensor(plan, "probs"), "tensor probs) overlap");
@@ -254,6 +254,121 @@ static void test_wrong_memory(void **state) {
     EDIT(plan->programs[0].lower_bound_bytes -= 256,
          "lower bound of 5376 bytes, but 5632 are live");
     EDIT(plan->programs[0].naive_arena_bytes = 5000, "5000 bytes without sharing are fewer");
+}
+
+#define CHOICE plan->programs[0].choices[0]
+
+static void test_wrong_choices(void **state) {
+    (void)state;
+    EDIT(CHOICE.name = "", "program infer: choice 0 has no name");
+    EDIT(CHOICE.n_methods = 1, "choice c2 forward has 1 methods, must be 2 to 3");
+    EDIT(CHOICE.n_methods = 4, "choice c2 forward has 4 methods");
+    EDIT(CHOICE.n_methods = 3, "choice c2 forward has two methods direct");
+    EDIT((CHOICE.n_methods = 3, CHOICE.methods[2].kind = PLAN_METHOD_NARROW),
+         "record 5 (up forward) is not where choice 4294967295, method 0 can be");
+    EDIT(CHOICE.methods[1].kind = PLAN_METHOD_KIND_COUNT, "method 1 is of no known kind");
+    EDIT(CHOICE.methods[1].kind = PLAN_METHOD_DIRECT, "has two methods direct");
+    EDIT(plan->programs[0].n_choices = 0, "record 3 (c2 forward) is not where choice 0, method 0");
+    EDIT(INFER("c2 forward")->choice = 1, "record 3 (c2 forward) is not where choice 1, method 0");
+    EDIT(INFER("c2 forward")->choice = PLAN_NONE,
+         "record 4 (c2 again) is not where choice 0, method 1 can be");
+    EDIT(INFER("c2 again")->method = 0, "record 5 (up forward) is not where choice");
+    EDIT(INFER("c2 again")->method = 2, "record 4 (c2 again) is not where choice 0, method 2");
+    EDIT(INFER("c1 act")->method = 1, "record 1 (c1 act) is not where choice 4294967295, method 1");
+    EDIT((INFER("up forward")->choice = 0, INFER("up forward")->method = 1,
+          INFER("c2 again")->choice = PLAN_NONE, INFER("c2 again")->method = 0),
+         "record 4 (c2 again) is not where choice");
+    EDIT((INFER("c2 forward")->choice = INFER("c2 again")->choice = PLAN_NONE,
+          INFER("c2 again")->method = 0, INFER("c2 again")->barrier = true),
+         "program infer: choice c2 forward has no records");
+    EDIT((plan->programs[0].n_records = 4), "program infer: its last choice lacks a method");
+}
+
+/* Another tensor of that kind, at the end of the block. */
+static uint32_t twin(struct plan *plan, const char *name) {
+    struct plan_tensor *tensor = &plan->tensors[plan->n_tensors];
+    *tensor = TENSOR(name);
+    tensor->name = "twin";
+    tensor->base = plan->n_tensors;
+    tensor->offset_bytes = plan->block_bytes[tensor->block];
+    plan->block_bytes[tensor->block] += align_up(tensor->size_bytes, PLAN_ALIGNMENT);
+    return plan->n_tensors++;
+}
+
+/* What every method must leave behind, and what needs barriers. */
+static void test_choice_memory(void **state) {
+    (void)state;
+    EDIT(INFER("c2 again")->tensors[3] = twin(plan, "q"),
+         "record 5 (up forward): tensor q: reads byte 4096 of its block, which not all methods of "
+         "an earlier choice write alike");
+    /* the barrier of the method that may not run is executed with the other */
+    EDIT(INFER("c2 forward")->barrier = false, "record 3 (c2 forward): tensor pooled: reads what "
+                                               "was written as tensor pooled in record 2");
+    /* both methods before, and each of them after */
+    EDIT(INFER("up forward")->barrier = false,
+         "record 5 (up forward): tensor q: reads what was written as tensor q in record 3");
+    struct plan *plan = build_plan();
+    INFER("c2 again")->barrier = true;
+    assert_accepted(plan);
+    INFER("c2 forward")->barrier = false;
+    assert_rejected(plan, "record 3 (c2 forward): tensor pooled: reads what was written");
+    plan_free(plan);
+    /* the output is written by one method of a choice at the end only */
+    plan = build_plan();
+    struct plan_program *infer = &plan->programs[0];
+    infer->n_choices = 2;
+    infer->choices = (struct plan_choice[]){CHOICE, CHOICE};
+    infer->records[8] = infer->records[7];
+    infer->records[7].choice = infer->records[8].choice = 1;
+    infer->records[8].method = 1;
+    infer->n_records = 9;
+    assert_accepted(plan);
+    infer->records[8].tensors[1] = twin(plan, "probs");
+    assert_rejected(plan, "record 8 (softmax): byte 1536 of the block io is not written alike by "
+                          "all methods of choice c2 forward");
+    plan_free(plan);
+}
+
+static void test_choice_limits(void **state) {
+    (void)state;
+    struct plan *plan = build_plan();
+    struct plan_limits limits = plan_limits_minimum(PLAN_CLASS_CPU);
+    struct err err = {0};
+    limits.max_groups[0] = 3;
+    INFER("c2 again")->dispatch[PLAN_CLASS_CPU].groups[0] = 4;
+    assert_true(plan_verify(plan, &limits, &err));
+    assert_true(plan_method_fits(plan, &plan->programs[0], 0, 0, &limits, NULL));
+    assert_false(plan_method_fits(plan, &plan->programs[0], 0, 1, &limits, &err));
+    assert_non_null(strstr(err.text, "4 workgroups along axis 0"));
+    INFER("c2 forward")->dispatch[PLAN_CLASS_CPU].groups[0] = 5;
+    assert_false(plan_verify(plan, &limits, &err));
+    assert_non_null(strstr(err.text, "record 3 (c2 forward): 5 workgroups along axis 0"));
+    plan_free(plan);
+}
+
+static void test_choice_lookup(void **state) {
+    (void)state;
+    struct plan *plan = build_plan();
+    enum plan_method_kind kind = PLAN_METHOD_DIRECT;
+    uint32_t first, count;
+    char text[PLAN_SHAPE_TEXT];
+    assert_true(plan_method_find("winograd,direct", 8, &kind));
+    assert_int_equal(kind, PLAN_METHOD_WINOGRAD);
+    assert_false(plan_method_find("winogra", 7, &kind));
+    assert_int_equal(plan_choice_find(&CHOICE, PLAN_METHOD_WINOGRAD), 1);
+    assert_int_equal(plan_choice_find(&CHOICE, PLAN_METHOD_NARROW), PLAN_NONE);
+    assert_int_equal(plan_choice_prefer(&CHOICE, PLAN_DEVICE_GPU, 3), 0); /* a tie */
+    assert_int_equal(plan_choice_prefer(&CHOICE, PLAN_DEVICE_CPU_ADDRESS, 3), 1);
+    assert_int_equal(plan_choice_prefer(&CHOICE, PLAN_DEVICE_CPU_ADDRESS, 1), 0);
+    assert_int_equal(plan_choice_prefer(&CHOICE, PLAN_DEVICE_NATIVE, 0), PLAN_NONE);
+    plan_method_records(&plan->programs[0], 0, 1, &first, &count);
+    assert_int_equal(first, 4);
+    assert_int_equal(count, 1);
+    assert_string_equal(plan_choice_shape(&plan->programs[0], 0, text),
+                        "conv_fwd n=2 c_in=4 h_in=4 w_in=4 x_stride_n=64 c_out=8 h_out=4 w_out=4 "
+                        "y_stride_n=128 pad_h=1 pad_w=1 dilation=1 kh=3 kw=3 aux_stride_n=0 "
+                        "epilogue=3 slope=0 plain_first=0 plain_count=0");
+    plan_free(plan);
 }
 
 /* Splits the arena, at most twice. */
@@ -364,7 +479,7 @@ static void test_limits(void **state) {
     limits.max_binding_bytes = 4000;
     assert_limited(
         limits,
-        "program infer: record 5 (c4 forward): x: tensor cat has 4096 bytes, Toy binds at "
+        "program infer: record 6 (c4 forward): x: tensor cat has 4096 bytes, Toy binds at "
         "most 4000",
         true);
     limits.max_binding_bytes = 4096;
@@ -539,6 +654,10 @@ int main(void) {
         cmocka_unit_test(test_wrong_records),
         cmocka_unit_test(test_wrong_dispatches),
         cmocka_unit_test(test_wrong_memory),
+        cmocka_unit_test(test_wrong_choices),
+        cmocka_unit_test(test_choice_memory),
+        cmocka_unit_test(test_choice_limits),
+        cmocka_unit_test(test_choice_lookup),
         cmocka_unit_test(test_chunks),
         cmocka_unit_test(test_overwritten_output),
         cmocka_unit_test(test_partial_write),

@@ -50,6 +50,8 @@ static void test_round_trip(void **state) {
     for (uint32_t r = 0; r < step->n_records; r++) {
         const struct plan_record *a = &step->records[r], *b = &step_again->records[r];
         assert_string_equal(a->label, b->label);
+        assert_int_equal(a->choice, b->choice);
+        assert_int_equal(a->method, b->method);
         assert_memory_equal(a->tensors, b->tensors, sizeof(a->tensors));
         assert_memory_equal(a->params, b->params, sizeof(a->params));
         assert_memory_equal(a->dispatch, b->dispatch, sizeof(a->dispatch));
@@ -89,7 +91,9 @@ static void test_save_and_print(void **state) {
     fclose(stream);
     static const char *const parts[] = {
         "model small (small.yaml, width=4), hash 0123456789abcdef",
-        "program infer: 7 records, 6 barriers (|)",
+        "program infer: 8 records, 6 barriers (|)",
+        "  choice 0: c2 forward: direct (0 1 -2 0), winograd (0 0 3 -1)",
+        "conv_fwd           c2 again  (0.000 GFLOP)  choice 0, winograd",
         "   1 | act_fwd            c1 act",
         "arena 5632 B, least possible 5632 B",
         "x <- skip, y -> skip",
@@ -194,7 +198,7 @@ static void test_broken_header(void **state) {
     assert_unreadable(data, n, "plan: not a plan file");
     FRESH();
     store(data, PLAN_AT_VERSION, 7, 4);
-    assert_unreadable(data, n, "plan: version 7, this program reads 4");
+    assert_unreadable(data, n, "plan: version 7, this program reads 5");
     FRESH();
     store(data, PLAN_AT_SECTIONS, 9, 4);
     seal(data, n);
@@ -224,6 +228,11 @@ struct bad_word {
     const char *message;
 };
 
+/* Offsets in the sample's section of programs: its first has two ports and one choice of two
+   methods. */
+#define CHOICES 60u
+#define RECORDS (CHOICES + 4 + 8 + 2 * 20)
+
 static void test_broken_sections(void **state) {
     (void)state;
     static const struct bad_word cases[] = {
@@ -249,12 +258,17 @@ static void test_broken_sections(void **state) {
         {PLAN_SECTION_PROGRAMS, 0, 1, "section programs has "},
         {PLAN_SECTION_PROGRAMS, 32, 70000, "70000 ports do not fit"},
         {PLAN_SECTION_PROGRAMS, 40, 2, "the direction of a port is 2"},
-        {PLAN_SECTION_PROGRAMS, 60, 70000, "70000 records do not fit"},
-        {PLAN_SECTION_PROGRAMS, 68, 0, "this program has no kernel 'small'"},
-        {PLAN_SECTION_PROGRAMS, 72, 3, "kernel conv_fwd has 3 tensors, must be 4"},
-        {PLAN_SECTION_PROGRAMS, 92, 16, "kernel conv_fwd has 16 parameter words, must be 19"},
-        {PLAN_SECTION_PROGRAMS, 96 + 19 * 4, 2, "barrier is 2"},
-        {PLAN_SECTION_PROGRAMS, 96 + 19 * 4 + 16, 13, "the number of constants is 13"},
+        {PLAN_SECTION_PROGRAMS, CHOICES, 70000, "70000 choices do not fit"},
+        {PLAN_SECTION_PROGRAMS, CHOICES + 8, 4, "the number of methods of a choice is 4"},
+        {PLAN_SECTION_PROGRAMS, CHOICES + 12, 3, "a method of a choice is 3"},
+        {PLAN_SECTION_PROGRAMS, CHOICES + 32, 9, "a method of a choice is 9"},
+        {PLAN_SECTION_PROGRAMS, RECORDS, 70000, "70000 records do not fit"},
+        {PLAN_SECTION_PROGRAMS, RECORDS + 16, 0, "this program has no kernel 'small'"},
+        {PLAN_SECTION_PROGRAMS, RECORDS + 20, 3, "kernel conv_fwd has 3 tensors, must be 4"},
+        {PLAN_SECTION_PROGRAMS, RECORDS + 40, 16,
+         "kernel conv_fwd has 16 parameter words, must be 19"},
+        {PLAN_SECTION_PROGRAMS, RECORDS + 44 + 19 * 4, 2, "barrier is 2"},
+        {PLAN_SECTION_PROGRAMS, RECORDS + 44 + 19 * 4 + 16, 13, "the number of constants is 13"},
     };
     struct file file = sample_file();
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {

@@ -1,0 +1,50 @@
+/*
+ * fast_path.c: what can be switched off by name: the methods of plans, which native kernels follow
+ * too, and what chooses among them.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "runtime/exec.h"
+
+static const struct unet_fast_path paths[] = {
+    {"direct", "convolutions as sums over taps and channels, the plain way"},
+    {"winograd", "convolutions with fewer multiplications: Vulkan devices and native kernels"},
+    {"narrow", "direct convolutions with tiles of fewer output channels: Vulkan devices"},
+    {"tune-file", "what unetrun tune measured here"},
+    {"defaults", "what was measured for known drivers before"},
+};
+
+_Static_assert(ARRAY_LEN(paths) == EXEC_DISABLE_COUNT, "a row for each");
+
+size_t unet_fast_paths(const struct unet_fast_path **paths_out) {
+    *paths_out = paths;
+    return ARRAY_LEN(paths);
+}
+
+static bool fail_name(const char *source, const char *name, size_t length, struct err *err) {
+    char list[128] = "";
+    for (size_t i = 0; i < ARRAY_LEN(paths); i++) {
+        strcat(list, i > 0 ? ", " : "");
+        strcat(list, paths[i].name);
+    }
+    err_set(err, ERR_USAGE, "%s: there is no fast path \"%.*s\"", source, (int)length, name);
+    return err_hint(err, "names: %s", list);
+}
+
+bool fast_path_parse(const char *source, const char *list, uint32_t *bits, struct err *err) {
+    while (list != NULL && *list != '\0') {
+        const size_t length = strcspn(list, ",");
+        bool found = false;
+        for (uint32_t i = 0; i < ARRAY_LEN(paths); i++) {
+            if (strlen(paths[i].name) != length || strncmp(paths[i].name, list, length) != 0)
+                continue;
+            *bits |= 1u << i;
+            found = true;
+        }
+        if (!found)
+            return fail_name(source, list, length, err);
+        list += length + (list[length] == ',');
+    }
+    return true;
+}
