@@ -8,12 +8,15 @@
 #include "common/base.h"
 #include "compiler/tile.h"
 
+#define LANE_MARGIN 2u /* conv_lane.comp's MARGIN */
+
 /* What convolution and up-convolution kernels have in common: pixels times columns. */
 struct map {
     uint32_t n, h, w;          /* pixels that the kernel's invocations share out */
     uint32_t columns, sources; /* vec4 of output channels; source channels */
     uint32_t kh, kw;
     bool padded, dense; /* dense: dilation 1 */
+    bool near_edges;    /* taps lie at most LANE_MARGIN outside the source */
     uint32_t epilogue;
 };
 
@@ -76,6 +79,9 @@ static struct map map_find(enum kernel_id kernel, const union kernel_params *p) 
                         .kw = c->kw,
                         .padded = c->pad_h > 0 || c->pad_w > 0,
                         .dense = c->dilation == 1,
+                        .near_edges = c->pad_h <= LANE_MARGIN && c->pad_w <= LANE_MARGIN &&
+                                      c->h_out + c->kh <= c->h_in + 2 * c->pad_h + 1 &&
+                                      c->w_out + c->kw <= c->w_in + 2 * c->pad_w + 1,
                         .epilogue = c->epilogue};
 }
 
@@ -177,9 +183,15 @@ struct reg_tile {
     uint32_t rows, cols, vecs; /* pixels, and output channels / 4, of an invocation */
 };
 
+/* conv_lane.comp's tile of the address path; a workgroup has `size` channels. */
+struct lane_tile {
+    uint32_t rows, cols, chunk; /* pixels of a workgroup; source channels of a step */
+};
+
 struct reg_variant {
     const char *name;
     struct reg_tile tile[PLAN_ACCESS_COUNT]; /* descriptors, addresses */
+    struct lane_tile lane;                   /* where tile has no rows */
 };
 
 static const struct reg_variant conv_k3_32 = {"conv_k3_reg_32", {{4, 4, 2}, {4, 2, 8}}};
@@ -198,7 +210,40 @@ static const struct reg_variant upconv_dgrad_k2_4 = {"upconv_dgrad_k2_reg_4",
 static const struct reg_variant upconv_dgrad_any = {"upconv_dgrad_any_reg_16",
                                                     {{4, 1, 4}, {4, 1, 4}}};
 
+static const struct reg_variant conv_k3_lane = {"conv_k3_lane", {{4, 4, 2}}, {8, 16, 1}};
+static const struct reg_variant conv_k3_lane_edges = {
+    "conv_k3_lane_edges", {{4, 4, 2}}, {8, 16, 1}};
+static const struct reg_variant upconv_fwd_lane = {"upconv_fwd_lane", {{4, 1, 4}}, {1, 128, 4}};
+
+#define LANES 16u /* workgroup size: the widest vector of a CPU device */
+
+/* Pixels as conv_lane.comp sees them: without taps around it, a plane is one row. */
+static void lane_map(const struct map *map, uint64_t *h, uint64_t *w) {
+    bool flat = map->kh == 1 && map->kw == 1;
+    *h = flat ? 1 : map->h;
+    *w = flat ? (uint64_t)map->h * map->w : map->w;
+}
+
+/* conv_lane.comp's variant where it applies; NULL: a register tile. */
+static const struct reg_variant *lane_variant_find(enum kernel_id kernel, const struct map *map) {
+    const struct reg_variant *variant = NULL;
+    if (kernel == KERNEL_ID_upconv_fwd)
+        variant = &upconv_fwd_lane;
+    else if (kernel != KERNEL_ID_upconv_dgrad && map->dense && map->near_edges && map->kh == 3 &&
+             map->kw == 3)
+        variant = map->padded ? &conv_k3_lane_edges : &conv_k3_lane;
+    uint64_t h, w;
+    lane_map(map, &h, &w);
+    if (variant == NULL || h < variant->lane.rows || w < variant->lane.cols ||
+        map->sources % variant->lane.chunk != 0)
+        return NULL;
+    return map->columns * 4 * 4 >= LANES * 3 ? variant : NULL; /* most lanes have a channel */
+}
+
 static const struct reg_variant *reg_variant_find(enum kernel_id kernel, const struct map *map) {
+    const struct reg_variant *lane = lane_variant_find(kernel, map);
+    if (lane != NULL)
+        return lane;
     bool one = map->columns == 1;
     /* Blocks of 32 channels where they fit, or where the last one's padding hardly matters. */
     bool wide = map->columns % 8 == 0 || map->columns >= 24;
@@ -222,12 +267,20 @@ static void choose_conv_reg(enum kernel_id kernel, const union kernel_params *p,
     const struct reg_variant *variant = reg_variant_find(kernel, &map);
     if (method == PLAN_METHOD_NARROW && variant == &conv_k3_32)
         variant = &conv_k3_16;
-    uint32_t size = 16; /* the widest vector of a CPU device: no lane idles that need not */
+    uint32_t size = LANES; /* no lane idles that need not */
     uint64_t groups = 0;
     for (int access = 0; access < PLAN_ACCESS_COUNT; access++) {
         const struct reg_tile *reg = &variant->tile[access];
-        uint64_t lanes = blocks(map.h, reg->rows) * blocks(map.w, reg->cols);
-        uint64_t wanted = map.n * blocks(lanes, size) * blocks(map.columns, reg->vecs);
+        uint64_t wanted;
+        if (reg->rows == 0) {
+            uint64_t h, w;
+            lane_map(&map, &h, &w);
+            wanted = map.n * blocks(h, variant->lane.rows) * blocks(w, variant->lane.cols) *
+                     blocks(map.columns * 4, size);
+        } else {
+            uint64_t lanes = blocks(map.h, reg->rows) * blocks(map.w, reg->cols);
+            wanted = map.n * blocks(lanes, size) * blocks(map.columns, reg->vecs);
+        }
         groups = MAX(groups, wanted);
     }
     tile->variant = variant->name;

@@ -22,11 +22,16 @@
 
 #include "access.glsl"
 
+/* What a shader loads of the weights at once. */
+#ifndef WEIGHT_TYPE
+#define WEIGHT_TYPE vec4
+#endif
+
 /* p.epilogue once more: what is not asked for costs no code. */
 layout(constant_id = 3) const uint EPILOGUE = 0;
 
 TENSOR(0, readonly, float, src)
-TENSOR(1, readonly, vec4, w)
+TENSOR(1, readonly, WEIGHT_TYPE, w)
 TENSOR(2, readonly, float, aux)
 TENSOR(3, writeonly, float, dst)
 

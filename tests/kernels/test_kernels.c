@@ -42,6 +42,14 @@ static const struct conv_case conv_cases[] = {
     {1, 4, 8, 25, 25, 4, 4, 0, 0, 4, true, true, 0},
     {3, 8, 12, 6, 5, 3, 3, 0, 0, 1, true, true, 0.25f},
     {1, 40, 24, 6, 6, 3, 3, 2, 2, 1, false, true, 0},
+    /* conv_lane.comp (CPU devices): tiles moved back at the edges, a last run of tiles that is not
+       full, lanes without a channel, paddings up to its margin, one tile exactly. */
+    {2, 18, 28, 21, 37, 3, 3, 0, 0, 1, true, true, 0},
+    {2, 17, 20, 19, 34, 3, 3, 1, 1, 1, true, true, 0.1f},
+    {1, 20, 13, 10, 18, 3, 3, 2, 2, 1, false, true, 0},
+    {1, 13, 14, 12, 20, 3, 3, 2, 0, 1, true, false, 0},
+    {1, 16, 16, 10, 18, 3, 3, 0, 0, 1, true, true, 0},
+    {1, 16, 16, 8, 16, 3, 3, 1, 1, 1, true, true, 0},
 };
 
 /* Maps and channels that GPUs share out in each of their larger tiles (tile.c), one or a few more
@@ -236,6 +244,7 @@ static const struct upconv_case upconv_cases[] = {
     {1, 32, 16, 17, 70, 2, true},  {1, 33, 17, 5, 4, 3, false}, {1, 2, 2, 3, 5, 8, false},
     {1, 4, 4, 8, 8, 4, true},      {1, 64, 32, 7, 7, 2, false}, {3, 5, 6, 2, 3, 1, false},
     {1, 5, 33, 111, 111, 2, true}, {1, 65, 3, 79, 79, 2, true}, {1, 130, 66, 5, 6, 2, false},
+    {2, 8, 6, 12, 13, 3, true},
 };
 
 static void upconv_all(void **state) {
