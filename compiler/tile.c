@@ -292,7 +292,7 @@ static void choose_conv_reg(enum kernel_id kernel, const union kernel_params *p,
 
 /* What the two weight gradients have in common. */
 struct wgrad {
-    uint32_t c_in, c_out, taps, kh, kw, map_rows, splits;
+    uint32_t c_in, c_out, taps, kh, kw, map_rows, map_w, splits;
     bool padded, dense;
 };
 
@@ -305,6 +305,7 @@ static struct wgrad wgrad_find(enum kernel_id kernel, const union kernel_params 
                               .kh = u->k,
                               .kw = u->k,
                               .map_rows = u->n * u->h_in,
+                              .map_w = u->w_in,
                               .splits = u->splits,
                               .dense = true};
     }
@@ -315,6 +316,7 @@ static struct wgrad wgrad_find(enum kernel_id kernel, const union kernel_params 
                           .kh = c->kh,
                           .kw = c->kw,
                           .map_rows = c->n * c->h_out,
+                          .map_w = c->w_out,
                           .splits = c->splits,
                           .padded = c->pad_h > 0 || c->pad_w > 0,
                           .dense = c->dilation == 1};
@@ -378,16 +380,18 @@ struct wgrad_variant {
     } tile[PLAN_ACCESS_COUNT];
 };
 
-#define WGRAD_LANES 16u /* workgroup size: wgrad_lane.comp has as many output channels */
+#define WGRAD_LANES 16u  /* workgroup size, and channels of it that wgrad_lane.comp has */
+#define WGRAD_COLUMNS 8u /* pixels of a step of wgrad_lane.comp */
 
-static const struct wgrad_variant conv_k3_wgrad = {"conv_k3_wgrad", 9, {{2, 8}, {8, WGRAD_LANES}}};
-static const struct wgrad_variant conv_k3_wgrad_in1 = {"conv_k3_wgrad_in1", 9, {{1, 8}, {1, 16}}};
+static const struct wgrad_variant conv_k3_wgrad = {"conv_k3_wgrad", 9, {{2, 8}, {16, WGRAD_LANES}}};
+static const struct wgrad_variant conv_k3_wgrad_in1 = {
+    "conv_k3_wgrad_in1", 9, {{1, 8}, {1, WGRAD_LANES}}};
 static const struct wgrad_variant conv_k3_wgrad_out4 = {"conv_k3_wgrad_out4", 9, {{4, 4}, {4, 4}}};
 static const struct wgrad_variant conv_any_wgrad = {"conv_any_wgrad", 1, {{4, 8}, {4, 8}}};
 static const struct wgrad_variant conv_any_wgrad_out4 = {
     "conv_any_wgrad_out4", 1, {{8, 4}, {8, 4}}};
 static const struct wgrad_variant upconv_k2_wgrad = {
-    "upconv_k2_wgrad", 4, {{8, 4}, {16, WGRAD_LANES}}};
+    "upconv_k2_wgrad", 4, {{8, 4}, {WGRAD_LANES, 16}}};
 static const struct wgrad_variant upconv_any_wgrad = {"upconv_any_wgrad", 1, {{4, 8}, {4, 8}}};
 
 static const struct wgrad_variant *wgrad_variant_find(enum kernel_id kernel,
@@ -417,7 +421,7 @@ static void choose_wgrad_reg(enum kernel_id kernel, const union kernel_params *p
     }
     tile->variant = variant->name;
     set_size(tile, WGRAD_LANES);
-    add_spec(tile, wgrad.padded);
+    add_spec(tile, wgrad.padded || wgrad.map_w < WGRAD_COLUMNS);
     tile->shared_bytes = 4 * variant->taps * most_outs * WGRAD_LANES;
     set_groups(tile, groups);
 }

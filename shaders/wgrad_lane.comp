@@ -1,10 +1,17 @@
 #version 450
 /*
  * wgrad_lane.comp: conv_wgrad and upconv_wgrad (ROLE) for CPU devices whose compiler loads a value
- * that all lanes share once (docs/shaders.md). Each invocation of a workgroup has its own output
- * channel and walks over all pixels of the split, ROWS x COLS at a time; the values of x are the
- * same for all invocations. An invocation keeps the sums of IN_COUNT input channels times all KH *
- * KW taps (conv: dilation 1) in registers, and nothing has to be added across invocations.
+ * that all lanes share once (docs/shaders.md). Each invocation of a workgroup has a channel of its
+ * own of one factor, `own`, and walks over all pixels of the split, COLS of a row at a time; the
+ * values of the other factor, `joint`, are the same for all invocations. An invocation keeps the
+ * sums of JOINT_COUNT channels times all KH * KW taps (conv: dilation 1) in registers, and nothing
+ * has to be added across invocations.
+ *
+ *   conv:    own = dy, joint = x: the taps are windows of x that overlap
+ *   upconv:  own = x, joint = dy: the taps are windows of dy side by side
+ *
+ * The values of `own` are not loaded at an address for each lane, a gather, which costs more than
+ * twice as much: all lanes load the values of all LANES channels, and each keeps its own.
  */
 #extension GL_GOOGLE_include_directive : require
 #extension GL_EXT_control_flow_attributes : require
@@ -20,143 +27,153 @@
 #endif
 #include "access.glsl"
 
-TENSOR(0, readonly, float, x)
-TENSOR(1, readonly, float, dy)
+#if ROLE == ROLE_CONV
+TENSOR(0, readonly, float, joint)
+TENSOR(1, readonly, float, own)
+#else
+TENSOR(0, readonly, float, own)
+TENSOR(1, readonly, float, joint)
+#endif
 TENSOR(2, writeonly, float, partial)
 
-layout(constant_id = 3) const bool PADDED = true; /* may read outside x */
+layout(constant_id = 3) const bool PADDED = true; /* may read outside `joint`, or rows < COLS */
 
-#if ROLE == ROLE_CONV
-#define PIXELS_H p.h_out
-#define PIXELS_W p.w_out
-#define PAD_H p.pad_h
-#define PAD_W p.pad_w
-#define DY_STEP 1u
-#define X_H KH
-#define X_W KW
-#define DY_H 1
-#define DY_W 1
-#else
-#define PIXELS_H p.h_in
-#define PIXELS_W p.w_in
-#define PAD_H 0u
-#define PAD_W 0u
-#define DY_STEP uint(KW)
-#define X_H 1
-#define X_W 1
-#define DY_H KH
-#define DY_W KW
-#endif
+#define LANES 16 /* workgroup size */
 #define TAPS (KH * KW)
-#define SPAN_H (ROWS + X_H - 1)
-#define SPAN_W (COLS + X_W - 1)
+#if ROLE == ROLE_CONV
+#define STEP 1 /* from one pixel's window to the next */
+#else
+#define STEP KW
+#endif
+#define SPAN ((COLS - 1) * STEP + KW)
 
 void main() {
     uint out_pitch = div_up(p.c_out, 4u) * 4u;
-    uint in_blocks = div_up(p.c_in, IN_COUNT);
-    uint out_blocks = div_up(out_pitch, gl_WorkGroupSize.x);
+    /* Locals: a parameter used inside the loops would be loaded there, with a check and a branch
+       that parts the products from their sums. */
+#if ROLE == ROLE_CONV
+    uint pixels_h = p.h_out, pixels_w = p.w_out;
+    int joint_h = int(p.h_in), joint_w = int(p.w_in);
+    int pad_h = int(p.pad_h), pad_w = int(p.pad_w);
+    uint own_count = p.c_out, own_stride = p.dy_stride_n;
+    uint joint_count = p.c_in, joint_stride = p.x_stride_n;
+    uint own_blocks = div_up(out_pitch, LANES), joint_blocks = div_up(p.c_in, JOINT_COUNT);
+#else
+    uint pixels_h = p.h_in, pixels_w = p.w_in;
+    int joint_h = int(p.h_in * KH), joint_w = int(p.w_in * KW);
+    int pad_h = 0, pad_w = 0;
+    uint own_count = p.c_in, own_stride = p.x_stride_n;
+    uint joint_count = p.c_out, joint_stride = p.dy_stride_n;
+    uint own_blocks = div_up(p.c_in, LANES), joint_blocks = div_up(out_pitch, JOINT_COUNT);
+#endif
     uint group = flat_group();
-    uint first_out = group % out_blocks * gl_WorkGroupSize.x;
-    group /= out_blocks;
-    uint split = group / in_blocks;
+    uint first_own = group % own_blocks * LANES;
+    group /= own_blocks;
+    uint split = group / joint_blocks;
     if (split >= p.splits)
         return;
-    uint first_in = (group - split * in_blocks) * IN_COUNT;
-    uint channel = first_out + gl_LocalInvocationID.x;
+    uint first_joint = (group - split * joint_blocks) * JOINT_COUNT;
 
-    uint x_plane[IN_COUNT];
-    [[unroll]] for (int i = 0; i < IN_COUNT; i++)
-        x_plane[i] = min(first_in + i, p.c_in - 1u) * p.h_in * p.w_in;
-#if ROLE == ROLE_CONV
-    uint dy_w = p.w_out, dy_plane = p.h_out * p.w_out;
-#else
-    uint dy_w = p.w_in * KW, dy_plane = p.h_in * KH * dy_w;
-#endif
-    uint dy_channel = min(channel, p.c_out - 1u) * dy_plane;
+    /* Channels past the end are clamped; their sums are dropped or stored as zero padding. */
+    uint plane[JOINT_COUNT];
+    [[unroll]] for (int i = 0; i < JOINT_COUNT; i++)
+        plane[i] = min(first_joint + i, joint_count - 1u) * uint(joint_h * joint_w);
+    uint own_plane = pixels_h * pixels_w, own_first = first_own * own_plane;
+    uint own_lane = min(gl_LocalInvocationID.x, own_count - 1u - first_own);
+    uint own_step[LANES]; /* from the channel of the lane before */
+    [[unroll]] for (int l = 0; l < LANES; l++)
+        own_step[l] = first_own + l < own_count ? own_plane : 0u;
 
-    float sum[IN_COUNT * TAPS];
-    [[unroll]] for (int a = 0; a < IN_COUNT * TAPS; a++)
+    float sum[JOINT_COUNT * TAPS];
+    [[unroll]] for (int a = 0; a < JOINT_COUNT * TAPS; a++)
         sum[a] = 0.0;
 
-    /* A split without rows adds zeros, so that all loops may be tested at their end. */
-    uint map_rows = p.n * PIXELS_H;
+    /* A split without rows adds up one that is not its own, which is dropped, so that all loops may
+       be tested at their end. */
+    uint map_rows = p.n * pixels_h;
     uint begin = split * map_rows / p.splits;
     uint end = (split + 1u) * map_rows / p.splits;
-    bool live = channel < p.c_out && begin < end;
+    bool live = begin < end;
     begin = min(begin, map_rows - 1u);
     end = clamp(end, begin + 1u, map_rows);
 
+    /* The last step of a row starts early enough to end with it; pixels it shares with the step
+       before count as zero. */
+    uint last = max(pixels_w, COLS) - COLS;
     uint map_row = begin;
     while (true) {
-        uint image = map_row / PIXELS_H;
-        uint py = map_row - image * PIXELS_H;
-        uint rows = min(ROWS, min(end - map_row, PIXELS_H - py));
-        uint row_at[SPAN_H];
-        bool row_in[SPAN_H];
-        [[unroll]] for (int r = 0; r < SPAN_H; r++) {
-            int y = int(py) + r - int(PAD_H);
-            row_in[r] = y >= 0 && y < int(p.h_in);
-            row_at[r] = image * p.x_stride_n + uint(clamp(y, 0, int(p.h_in) - 1)) * p.w_in;
+        uint image = map_row / pixels_h;
+        uint py = map_row - image * pixels_h;
+        uint row_at[KH];
+        bool row_in[KH];
+        [[unroll]] for (int r = 0; r < KH; r++) {
+            int y = int(py) * STEP + r - pad_h;
+            row_in[r] = y >= 0 && y < joint_h;
+            row_at[r] = image * joint_stride +
+                        uint(PADDED ? clamp(y, 0, joint_h - 1) : y) * uint(joint_w);
         }
-        uint dy_row[ROWS];
-        [[unroll]] for (int r = 0; r < ROWS; r++)
-            dy_row[r] = image * p.dy_stride_n + dy_channel +
-                        (py + min(r, rows - 1u)) * DY_STEP * dy_w;
-        uint x0 = 0u;
+        uint own_row = image * own_stride + own_first + py * pixels_w;
+        uint next = 0u;
         while (true) {
-            float grad[ROWS * COLS * DY_H * DY_W];
-            [[unroll]] for (int r = 0; r < ROWS; r++) {
+            uint x0 = min(next, last);
+            float mine[COLS];
+            uint own_at = own_row + x0;
+            [[unroll]] for (int l = 0; l < LANES; l++) {
+                if (l > 0)
+                    own_at += own_step[l];
                 [[unroll]] for (int c = 0; c < COLS; c++) {
-                    bool used = live && r < rows && x0 + c < PIXELS_W;
-                    uint at = dy_row[r] + min(x0 + c, PIXELS_W - 1u) * DY_STEP;
-                    [[unroll]] for (int t = 0; t < DY_H * DY_W; t++) {
-                        float loaded = AT(dy, at + t / DY_W * dy_w + t % DY_W);
-                        grad[(r * COLS + c) * DY_H * DY_W + t] = used ? loaded : 0.0;
+                    uint at = own_at + (PADDED ? min(c, pixels_w - 1u - x0) : c);
+                    float loaded = AT(own, at);
+                    mine[c] = l == 0 || own_lane == l ? loaded : mine[c];
+                }
+            }
+            [[unroll]] for (int c = 0; c < COLS; c++) {
+                bool used = x0 + c >= next && (!PADDED || x0 + c < pixels_w);
+                mine[c] = used ? mine[c] : 0.0;
+            }
+            int left = int(x0) * STEP - pad_w;
+            [[unroll]] for (int i = 0; i < JOINT_COUNT; i++) {
+                [[unroll]] for (int r = 0; r < KH; r++) {
+                    float value[SPAN];
+                    [[unroll]] for (int c = 0; c < SPAN; c++) {
+                        int col = PADDED ? clamp(left + c, 0, joint_w - 1) : left + c;
+                        float loaded = AT(joint, plane[i] + row_at[r] + uint(col));
+                        value[c] = !PADDED || row_in[r] && col == left + c ? loaded : 0.0;
+                    }
+                    [[unroll]] for (int t = 0; t < KW; t++) {
+                        float total = sum[i * TAPS + r * KW + t];
+                        [[unroll]] for (int c = 0; c < COLS; c++)
+                            total = fma(value[c * STEP + t], mine[c], total);
+                        sum[i * TAPS + r * KW + t] = total;
                     }
                 }
             }
-            uint col_at[SPAN_W];
-            bool col_in[SPAN_W];
-            [[unroll]] for (int c = 0; c < SPAN_W; c++) {
-                int x_ = int(x0) + c - int(PAD_W);
-                col_in[c] = x_ >= 0 && x_ < int(p.w_in);
-                col_at[c] = uint(clamp(x_, 0, int(p.w_in) - 1));
-            }
-            [[unroll]] for (int i = 0; i < IN_COUNT; i++) {
-                float value[SPAN_H * SPAN_W];
-                [[unroll]] for (int r = 0; r < SPAN_H; r++) {
-                    [[unroll]] for (int c = 0; c < SPAN_W; c++) {
-                        float loaded = AT(x, x_plane[i] + row_at[r] + col_at[c]);
-                        if (PADDED)
-                            loaded = row_in[r] && col_in[c] ? loaded : 0.0;
-                        value[r * SPAN_W + c] = loaded;
-                    }
-                }
-                [[unroll]] for (int b = 0; b < ROWS * COLS; b++) {
-                    [[unroll]] for (int t = 0; t < TAPS; t++) {
-                        int xt = t / (DY_H * DY_W), dt = t % (DY_H * DY_W);
-                        int from = (b / COLS + xt / X_W) * SPAN_W + b % COLS + xt % X_W;
-                        sum[i * TAPS + t] =
-                            fma(value[from], grad[b * DY_H * DY_W + dt], sum[i * TAPS + t]);
-                    }
-                }
-            }
-            x0 += COLS;
-            if (x0 >= PIXELS_W)
+            next += COLS;
+            if (next >= pixels_w)
                 break;
         }
-        map_row += rows;
+        map_row++;
         if (map_row == end)
             break;
     }
 
-    float result[IN_COUNT * TAPS];
-    [[unroll]] for (int a = 0; a < IN_COUNT * TAPS; a++)
-        result[a] = sum[a];
-    for (uint a = 0u; a < IN_COUNT * TAPS; a++) {
-        uint in_channel = first_in + a / TAPS;
-        if (in_channel < p.c_in && channel < out_pitch)
-            AT(partial, ((split * p.c_in + in_channel) * TAPS + a % TAPS) * out_pitch + channel) =
-                result[a];
+    float result[JOINT_COUNT * TAPS];
+    uint lane_channel = first_own + gl_LocalInvocationID.x;
+    [[unroll]] for (int a = 0; a < JOINT_COUNT * TAPS; a++) {
+#if ROLE == ROLE_CONV
+        bool counted = live && lane_channel < own_count;
+#else
+        bool counted = live && first_joint + a / TAPS < joint_count;
+#endif
+        result[a] = counted ? sum[a] : 0.0;
+    }
+    for (uint a = 0u; a < JOINT_COUNT * TAPS; a++) {
+#if ROLE == ROLE_CONV
+        uint i = first_joint + a / TAPS, o = lane_channel;
+#else
+        uint i = lane_channel, o = first_joint + a / TAPS;
+#endif
+        if (i < p.c_in && o < out_pitch)
+            AT(partial, ((split * p.c_in + i) * TAPS + a % TAPS) * out_pitch + o) = result[a];
     }
 }
