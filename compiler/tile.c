@@ -381,9 +381,9 @@ struct wgrad_variant {
 };
 
 #define WGRAD_LANES 16u  /* workgroup size, and channels of it that wgrad_lane.comp has */
-#define WGRAD_COLUMNS 8u /* pixels of a step of wgrad_lane.comp */
+#define WGRAD_COLUMNS 8u /* most pixels of a step of wgrad_lane.comp */
 
-static const struct wgrad_variant conv_k3_wgrad = {"conv_k3_wgrad", 9, {{2, 8}, {16, WGRAD_LANES}}};
+static const struct wgrad_variant conv_k3_wgrad = {"conv_k3_wgrad", 9, {{4, 8}, {16, WGRAD_LANES}}};
 static const struct wgrad_variant conv_k3_wgrad_in1 = {
     "conv_k3_wgrad_in1", 9, {{1, 8}, {1, WGRAD_LANES}}};
 static const struct wgrad_variant conv_k3_wgrad_out4 = {"conv_k3_wgrad_out4", 9, {{4, 4}, {4, 4}}};
@@ -391,13 +391,18 @@ static const struct wgrad_variant conv_any_wgrad = {"conv_any_wgrad", 1, {{4, 8}
 static const struct wgrad_variant conv_any_wgrad_out4 = {
     "conv_any_wgrad_out4", 1, {{8, 4}, {8, 4}}};
 static const struct wgrad_variant upconv_k2_wgrad = {
-    "upconv_k2_wgrad", 4, {{8, 4}, {WGRAD_LANES, 16}}};
+    "upconv_k2_wgrad", 4, {{16, 4}, {WGRAD_LANES, 32}}};
+static const struct wgrad_variant upconv_k2_wgrad_out16 = {
+    "upconv_k2_wgrad_out16", 4, {{16, 4}, {WGRAD_LANES, 16}}};
 static const struct wgrad_variant upconv_any_wgrad = {"upconv_any_wgrad", 1, {{4, 8}, {4, 8}}};
 
 static const struct wgrad_variant *wgrad_variant_find(enum kernel_id kernel,
                                                       const struct wgrad *wgrad) {
-    if (kernel == KERNEL_ID_upconv_wgrad)
-        return wgrad->kh == 2 ? &upconv_k2_wgrad : &upconv_any_wgrad;
+    if (kernel == KERNEL_ID_upconv_wgrad) {
+        if (wgrad->kh == 2)
+            return wgrad->c_out <= 16 ? &upconv_k2_wgrad_out16 : &upconv_k2_wgrad;
+        return &upconv_any_wgrad;
+    }
     if (wgrad->dense && wgrad->kh == 3 && wgrad->kw == 3) {
         if (wgrad->c_out <= 4)
             return &conv_k3_wgrad_out4;
