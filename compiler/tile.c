@@ -194,21 +194,24 @@ struct reg_variant {
     struct lane_tile lane;                   /* where tile has no rows */
 };
 
-static const struct reg_variant conv_k3_32 = {"conv_k3_reg_32", {{4, 4, 2}, {4, 2, 8}}};
-static const struct reg_variant conv_k3_16 = {"conv_k3_reg_16", {{4, 4, 2}, {4, 2, 4}}};
-static const struct reg_variant conv_k3_4 = {"conv_k3_reg_4", {{4, 4, 1}, {4, 4, 1}}};
-static const struct reg_variant conv_k1_16 = {"conv_k1_reg_16", {{4, 1, 4}, {4, 1, 4}}};
-static const struct reg_variant conv_k1_4 = {"conv_k1_reg_4", {{4, 2, 1}, {4, 2, 1}}};
-static const struct reg_variant conv_any_16 = {"conv_any_reg_16", {{4, 1, 4}, {4, 1, 4}}};
-static const struct reg_variant conv_any_4 = {"conv_any_reg_4", {{4, 2, 1}, {4, 2, 1}}};
-static const struct reg_variant upconv_fwd_32 = {"upconv_fwd_reg_32", {{4, 1, 4}, {4, 1, 8}}};
-static const struct reg_variant upconv_fwd_16 = {"upconv_fwd_reg_16", {{4, 1, 4}, {4, 1, 4}}};
-static const struct reg_variant upconv_dgrad_k2_32 = {"upconv_dgrad_k2_reg_32",
-                                                      {{4, 1, 4}, {4, 1, 8}}};
-static const struct reg_variant upconv_dgrad_k2_4 = {"upconv_dgrad_k2_reg_4",
-                                                     {{4, 1, 1}, {4, 1, 1}}};
-static const struct reg_variant upconv_dgrad_any = {"upconv_dgrad_any_reg_16",
-                                                    {{4, 1, 4}, {4, 1, 4}}};
+static const struct reg_variant conv_k3_32 = {"conv_k3_reg_32", {{4, 4, 2}, {4, 2, 8}}, {0, 0, 0}};
+static const struct reg_variant conv_k3_16 = {"conv_k3_reg_16", {{4, 4, 2}, {4, 2, 4}}, {0, 0, 0}};
+static const struct reg_variant conv_k3_4 = {"conv_k3_reg_4", {{4, 4, 1}, {4, 4, 1}}, {0, 0, 0}};
+static const struct reg_variant conv_k1_16 = {"conv_k1_reg_16", {{4, 1, 4}, {4, 1, 4}}, {0, 0, 0}};
+static const struct reg_variant conv_k1_4 = {"conv_k1_reg_4", {{4, 2, 1}, {4, 2, 1}}, {0, 0, 0}};
+static const struct reg_variant conv_any_16 = {
+    "conv_any_reg_16", {{4, 1, 4}, {4, 1, 4}}, {0, 0, 0}};
+static const struct reg_variant conv_any_4 = {"conv_any_reg_4", {{4, 2, 1}, {4, 2, 1}}, {0, 0, 0}};
+static const struct reg_variant upconv_fwd_32 = {
+    "upconv_fwd_reg_32", {{4, 1, 4}, {4, 1, 8}}, {0, 0, 0}};
+static const struct reg_variant upconv_fwd_16 = {
+    "upconv_fwd_reg_16", {{4, 1, 4}, {4, 1, 4}}, {0, 0, 0}};
+static const struct reg_variant upconv_dgrad_k2_32 = {
+    "upconv_dgrad_k2_reg_32", {{4, 1, 4}, {4, 1, 8}}, {0, 0, 0}};
+static const struct reg_variant upconv_dgrad_k2_4 = {
+    "upconv_dgrad_k2_reg_4", {{4, 1, 1}, {4, 1, 1}}, {0, 0, 0}};
+static const struct reg_variant upconv_dgrad_any = {
+    "upconv_dgrad_any_reg_16", {{4, 1, 4}, {4, 1, 4}}, {0, 0, 0}};
 
 static const struct reg_variant conv_k3_lane = {"conv_k3_lane", {{4, 4, 2}}, {8, 16, 1}};
 static const struct reg_variant conv_k3_lane_edges = {
