@@ -9,6 +9,7 @@
 #define PARAMS ADAM_PARAMS
 #include "access.glsl"
 #include "each.glsl"
+#include "lanes.glsl"
 
 TENSOR(0, , float, w)
 TENSOR(1, readonly, float, g)
@@ -16,18 +17,35 @@ TENSOR(2, , float, m)
 TENSOR(3, , float, v)
 TENSOR(4, readonly, float, control)
 
+void update(uint at, float weight, float gradient, float old_first, float old_second, float rate,
+            float bias1, float bias2) {
+    gradient += p.decay * weight;
+    float first = p.beta1 * old_first + (1.0 - p.beta1) * gradient;
+    float second = p.beta2 * old_second + (1.0 - p.beta2) * gradient * gradient;
+    AT(m, at) = first;
+    AT(v, at) = second;
+    AT(w, at) = weight - rate * (first / bias1) / (sqrt(second / bias2) + p.epsilon);
+}
+
 void main() {
     float rate = AT(control, CONTROL_LEARNING_RATE);
     float bias1 = AT(control, CONTROL_ADAM_BIAS1);
     float bias2 = AT(control, CONTROL_ADAM_BIAS2);
-    uint at = flat_element();
-    for (uint item = 0u; item < ITEMS && at < p.count; item++, at += gl_WorkGroupSize.x) {
-        float weight = AT(w, at);
-        float gradient = AT(g, at) + p.decay * weight;
-        float first = p.beta1 * AT(m, at) + (1.0 - p.beta1) * gradient;
-        float second = p.beta2 * AT(v, at) + (1.0 - p.beta2) * gradient * gradient;
-        AT(m, at) = first;
-        AT(v, at) = second;
-        AT(w, at) = weight - rate * (first / bias1) / (sqrt(second / bias2) + p.epsilon);
+#ifdef HAS_LANES
+    if (lanes_fit(p.count)) {
+        LANES_FROM(w)
+        LANES_FROM(g)
+        LANES_FROM(m)
+        LANES_FROM(v)
+        [[unroll]] for (uint item = 0u; item < LANES_ITEMS; item++) {
+            uint first = lanes_first() + item * gl_SubgroupSize;
+            update(first + gl_SubgroupInvocationID, LANES(w, first), LANES(g, first),
+                   LANES(m, first), LANES(v, first), rate, bias1, bias2);
+        }
+        return;
     }
+#endif
+    uint at = flat_element();
+    for (uint item = 0u; item < ITEMS && at < p.count; item++, at += gl_WorkGroupSize.x)
+        update(at, AT(w, at), AT(g, at), AT(m, at), AT(v, at), rate, bias1, bias2);
 }

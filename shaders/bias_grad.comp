@@ -11,6 +11,7 @@
 #include "kernel_contract.h"
 #define PARAMS BIAS_GRAD_PARAMS
 #include "access.glsl"
+#include "lanes.glsl"
 
 TENSOR(0, readonly, float, dy)
 TENSOR(1, writeonly, float, db)
@@ -25,9 +26,23 @@ void main() {
     uint pixels = p.h * p.w;
     uint jump = gl_WorkGroupSize.x;
     vec4 sum = vec4(0.0);
+#ifdef HAS_LANES
+    LANES_FROM(dy)
+#endif
     for (uint image = 0u; image < p.n; image++) {
         uint base = image * p.dy_stride_n + channel * pixels;
         uint at = lane;
+#ifdef HAS_LANES
+        if (lanes_known()) {
+            uint first = base + gl_SubgroupID * gl_SubgroupSize;
+            for (uint end = 4u * jump; end <= pixels; end += 4u * jump) {
+                sum += vec4(LANES(dy, first), LANES(dy, first + jump), LANES(dy, first + 2u * jump),
+                            LANES(dy, first + 3u * jump));
+                first += 4u * jump;
+                at += 4u * jump;
+            }
+        }
+#endif
         for (; at + 3u * jump < pixels; at += 4u * jump)
             sum += vec4(AT(dy, base + at), AT(dy, base + at + jump), AT(dy, base + at + 2u * jump),
                         AT(dy, base + at + 3u * jump));

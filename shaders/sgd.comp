@@ -8,20 +8,35 @@
 #define PARAMS SGD_PARAMS
 #include "access.glsl"
 #include "each.glsl"
+#include "lanes.glsl"
 
 TENSOR(0, , float, w)
 TENSOR(1, readonly, float, g)
 TENSOR(2, , float, m)
 TENSOR(3, readonly, float, control)
 
+void update(uint at, float weight, float gradient, float old_momentum, float rate) {
+    float momentum = p.momentum * old_momentum + (gradient + p.decay * weight);
+    AT(m, at) = momentum;
+    AT(w, at) = weight - rate * momentum;
+}
+
 void main() {
     float rate = AT(control, CONTROL_LEARNING_RATE);
-    uint at = flat_element();
-    for (uint item = 0u; item < ITEMS && at < p.count; item++, at += gl_WorkGroupSize.x) {
-        float weight = AT(w, at);
-        float gradient = AT(g, at) + p.decay * weight;
-        float momentum = p.momentum * AT(m, at) + gradient;
-        AT(m, at) = momentum;
-        AT(w, at) = weight - rate * momentum;
+#ifdef HAS_LANES
+    if (lanes_fit(p.count)) {
+        LANES_FROM(w)
+        LANES_FROM(g)
+        LANES_FROM(m)
+        [[unroll]] for (uint item = 0u; item < LANES_ITEMS; item++) {
+            uint first = lanes_first() + item * gl_SubgroupSize;
+            update(first + gl_SubgroupInvocationID, LANES(w, first), LANES(g, first),
+                   LANES(m, first), rate);
+        }
+        return;
     }
+#endif
+    uint at = flat_element();
+    for (uint item = 0u; item < ITEMS && at < p.count; item++, at += gl_WorkGroupSize.x)
+        update(at, AT(w, at), AT(g, at), AT(m, at), rate);
 }
