@@ -14,11 +14,12 @@
    (docs/shaders.md). */
 #define FAST_CHANNELS 32u
 
-/* Larger ones gain nothing: what a device has in its caches is smaller. */
+/* Larger ones gain nothing: what a device has in its caches is smaller. But of v there are at least
+   so many blocks. */
 #define MOST_V_BYTES (8u << 20)
 #define MOST_U_BYTES (16u << 20)
 /* Smaller parts cost more than they save: every part of a product is a record with barriers. */
-#define LEAST_BLOCKS 8u
+#define LEAST_BLOCKS 4u
 #define LEAST_SLICE 32u
 
 /* How the work is divided: strips of rows of tiles, slices of output channels. */
@@ -29,6 +30,14 @@ struct parts {
 
 static uint64_t v_bytes(const struct conv_params *p, uint32_t n_rows) {
     return kernel_winograd_v_words(p->n, p->c_in, n_rows, p->w_out) * 4;
+}
+
+/* The largest v that is wanted. */
+static uint64_t wanted_v_bytes(const struct conv_params *p) {
+    const uint64_t block_bytes =
+        v_bytes(p, div_up(p->h_out, WINOGRAD_OUT)) /
+        kernel_winograd_blocks(p->n, div_up(p->h_out, WINOGRAD_OUT), p->w_out);
+    return MAX(MOST_V_BYTES, 2 * LEAST_BLOCKS * block_bytes);
 }
 
 static uint64_t u_bytes(const struct conv_params *p, uint32_t n_channels) {
@@ -63,7 +72,7 @@ static bool divide(const struct conv_params *p, uint64_t room_bytes, struct part
         return false;
     }
     /* Weights first, but not more than two thirds where the input needs the rest. */
-    const uint64_t all_v = MIN(v_bytes(p, all_rows), MOST_V_BYTES);
+    const uint64_t all_v = MIN(v_bytes(p, all_rows), wanted_v_bytes(p));
     const uint64_t left =
         MIN(room_bytes - least_v,
             room_bytes > all_v ? MAX(room_bytes - all_v, room_bytes / 3 * 2) : room_bytes / 3 * 2);
@@ -72,7 +81,7 @@ static bool divide(const struct conv_params *p, uint64_t room_bytes, struct part
         return false;
     }
     n_channels = even_part(p->c_out, MIN(n_channels, p->c_out), 4);
-    const uint64_t v_limit = MIN(room_bytes - u_bytes(p, n_channels), MOST_V_BYTES);
+    const uint64_t v_limit = MIN(room_bytes - u_bytes(p, n_channels), wanted_v_bytes(p));
     uint32_t n_rows = most_rows(p, v_limit);
     if (n_rows == 0) {
         return false;
