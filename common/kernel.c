@@ -147,21 +147,78 @@ static void require_splits(struct check *check, uint32_t n, uint32_t h, uint32_t
     require(check, times(n, h) * splits <= UINT32_MAX, "splits * rows exceeds 32 bits");
 }
 
+static void plain_channels(struct check *check, uint32_t epilogue, uint32_t first, uint32_t count,
+                           uint32_t c_out) {
+    require(check, (epilogue & EPILOGUE_MASK) != 0 ? count < c_out : (first | count) == 0,
+            "channels are left out of no mask");
+    require(check, count == 0 ? first == 0 : (uint64_t)first + count <= c_out,
+            "channels that the mask leaves out do not exist");
+}
+
 static void conv(struct check *check, const struct conv_params *p) {
     require_conv_axis(check, p->h_in, p->h_out, p->pad_h, p->dilation, p->kh);
     require_conv_axis(check, p->w_in, p->w_out, p->pad_w, p->dilation, p->kw);
     planes(check, p->n, p->c_in, p->h_in, p->w_in, p->x_stride_n);
     weights(check, p->c_in, p->kh, p->kw, p->c_out);
     aux(check, p->epilogue, p->n, p->c_out, p->h_out, p->w_out, p->aux_stride_n);
-    require(check,
-            (p->epilogue & EPILOGUE_MASK) != 0 ? p->plain_count < p->c_out
-                                               : (p->plain_first | p->plain_count) == 0,
-            "channels are left out of no mask");
-    require(check,
-            p->plain_count == 0 ? p->plain_first == 0
-                                : (uint64_t)p->plain_first + p->plain_count <= p->c_out,
-            "channels that the mask leaves out do not exist");
+    plain_channels(check, p->epilogue, p->plain_first, p->plain_count, p->c_out);
     planes(check, p->n, p->c_out, p->h_out, p->w_out, p->y_stride_n);
+}
+
+uint64_t kernel_winograd_blocks(uint32_t n, uint32_t n_rows, uint32_t w_out) {
+    const uint64_t tiles = times(times(n, n_rows), div_up(w_out, WINOGRAD_OUT));
+    return (tiles + WINOGRAD_LANES - 1) / WINOGRAD_LANES;
+}
+
+static uint64_t chunk_points(uint32_t c_in) {
+    return times(div_up(c_in, WINOGRAD_CHUNK), WINOGRAD_CHUNK * WINOGRAD_POINTS);
+}
+
+uint64_t kernel_winograd_v_words(uint32_t n, uint32_t c_in, uint32_t n_rows, uint32_t w_out) {
+    return times(kernel_winograd_blocks(n, n_rows, w_out),
+                 times(chunk_points(c_in), WINOGRAD_LANES));
+}
+
+uint64_t kernel_winograd_u_words(uint32_t c_in, uint32_t n_channels) {
+    return times(chunk_points(c_in), align_up(n_channels, 4));
+}
+
+static void require_part(struct check *check, uint32_t first, uint32_t count, uint32_t of) {
+    require(check, count > 0, "a size is zero");
+    require(check, (uint64_t)first + count <= of, "rows or channels past the end");
+}
+
+static void winograd_weights(struct check *check, const struct winograd_weights_params *p) {
+    require(check, p->transposed <= 1, "transposed is neither 0 nor 1");
+    require_part(check, p->first_channel, p->n_channels, p->c_out);
+    weights(check, p->transposed ? p->c_out : p->c_in, 9, 0, p->transposed ? p->c_in : p->c_out);
+    flat(check, kernel_winograd_u_words(p->c_in, p->n_channels));
+}
+
+static void winograd_input(struct check *check, const struct winograd_input_params *p) {
+    require_conv_axis(check, p->h_in, p->h_out, p->pad_h, 1, 3);
+    require_conv_axis(check, p->w_in, p->w_out, p->pad_w, 1, 3);
+    require_part(check, p->first_row, p->n_rows, div_up(p->h_out, WINOGRAD_OUT));
+    planes(check, p->n, p->c_in, p->h_in, p->w_in, p->x_stride_n);
+    flat(check, kernel_winograd_v_words(p->n, p->c_in, p->n_rows, p->w_out));
+}
+
+static void winograd_product(struct check *check, const struct winograd_product_params *p) {
+    const uint32_t rows = div_up(p->h_out, WINOGRAD_OUT);
+    require_part(check, p->first_row, p->n_rows, rows);
+    require_part(check, p->first_channel, p->n_channels, p->c_out);
+    flat(check, kernel_winograd_v_words(p->n, p->c_in, p->n_rows, p->w_out));
+    flat(check, kernel_winograd_u_words(p->c_in, p->n_channels));
+    aux(check, p->epilogue, p->n, p->c_out, p->h_out, p->w_out, p->aux_stride_n);
+    plain_channels(check, p->epilogue, p->plain_first, p->plain_count, p->c_out);
+    planes(check, p->n, p->c_out, p->h_out, p->w_out, p->y_stride_n);
+    if (check->why == NULL && (p->n_rows < rows || p->n_channels < p->c_out)) {
+        struct kernel_region *y = &check->next[-1];
+        y->first_c = p->first_channel;
+        y->n_c = p->n_channels;
+        y->first_h = p->first_row * WINOGRAD_OUT;
+        y->n_h = MIN(p->n_rows * WINOGRAD_OUT, p->h_out - y->first_h);
+    }
 }
 
 static void conv_wgrad(struct check *check, const struct conv_wgrad_params *p) {
@@ -369,6 +426,15 @@ static void all_regions(enum kernel_id id, const union kernel_params *p, struct 
         break;
     case KERNEL_ID_conv_wgrad:
         conv_wgrad(check, &p->conv_wgrad);
+        break;
+    case KERNEL_ID_winograd_weights:
+        winograd_weights(check, &p->winograd_weights);
+        break;
+    case KERNEL_ID_winograd_input:
+        winograd_input(check, &p->winograd_input);
+        break;
+    case KERNEL_ID_winograd_product:
+        winograd_product(check, &p->winograd_product);
         break;
     case KERNEL_ID_upconv_fwd:
         upconv(check, &p->upconv);

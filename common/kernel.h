@@ -49,6 +49,9 @@ KERNEL_STRUCT(softmax_loss_grad, SOFTMAX_LOSS_GRAD)
 KERNEL_STRUCT(sgd, SGD)
 KERNEL_STRUCT(adam, ADAM)
 KERNEL_STRUCT(accumulate, ACCUMULATE)
+KERNEL_STRUCT(winograd_weights, WINOGRAD_WEIGHTS)
+KERNEL_STRUCT(winograd_input, WINOGRAD_INPUT)
+KERNEL_STRUCT(winograd_product, WINOGRAD_PRODUCT)
 
 /* The parameter words of a record, as the struct of its kernel's family. */
 union kernel_params {
@@ -78,6 +81,9 @@ union kernel_params {
     struct sgd_params sgd;
     struct adam_params adam;
     struct accumulate_params accumulate;
+    struct winograd_weights_params winograd_weights;
+    struct winograd_input_params winograd_input;
+    struct winograd_product_params winograd_product;
 };
 
 enum kernel_access { KERNEL_READ = 1, KERNEL_WRITE = 2, KERNEL_UPDATE = 3 };
@@ -125,8 +131,16 @@ struct kernel_region {
     bool is_u32;       /* labels; the control buffer is read as both and counts as float */
     bool is_control;   /* must be the control buffer */
     bool is_partial;   /* a WRITE that leaves some of these elements alone (a pasted rectangle) */
-    uint64_t extent;   /* elements from the start of the binding to the end of the region */
+    /* PLANES, a WRITE of a part that others complete: only these channels and rows. n_c 0: all */
+    uint32_t first_c, n_c, first_h, n_h;
+    uint64_t extent; /* elements from the start of the binding to the end of the region */
 };
+
+/* Blocks of tiles that winograd_input makes of n_rows rows of tiles of n images, and the words of v
+   and of u, which winograd_weights makes for n_channels output channels. */
+uint64_t kernel_winograd_blocks(uint32_t n, uint32_t n_rows, uint32_t w_out);
+uint64_t kernel_winograd_v_words(uint32_t n, uint32_t c_in, uint32_t n_rows, uint32_t w_out);
+uint64_t kernel_winograd_u_words(uint32_t c_in, uint32_t n_channels);
 
 /* The regions of all bindings; false, with *why, when the parameters are inconsistent. */
 bool kernel_regions(enum kernel_id id, const uint32_t *params,

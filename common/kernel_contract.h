@@ -64,6 +64,45 @@
         U(kh) U(kw) U(aux_stride_n) U(epilogue) F(slope) U(plain_first) U(plain_count)
 
 /*
+ * The same sums with a kernel of 3 x 3 and dilation 1 by Winograd's minimal filtering, in three
+ * steps (shaders/winograd.glsl has the matrices A, B, G):
+ *     y = epilogue(A' [sum over i of (G w G') * (B' x B)] A)    for tiles of 4 x 4 pixels of y,
+ * * element by element. Tiles lie at multiples of 4 of y, rows first_row .. first_row + n_rows - 1
+ * of tiles of all images are numbered image by image, row by row, in blocks of WINOGRAD_LANES.
+ * Source channels come in chunks of WINOGRAD_CHUNK. What is missing in the last block or chunk, or
+ * lies outside of x, counts as zero.
+ *
+ * winograd_weights: u[o / 4][i / CHUNK][point][i % CHUNK][o % 4] = (G w G')[point] of the output
+ * channels first_channel + o, o < n_channels. transposed: w is that of the layer whose data
+ * gradient the sum is, [c_out][9][c_in4], and its taps are taken in reverse order.
+ *
+ * winograd_input: v[tile / LANES][i / CHUNK][point][i % CHUNK][tile % LANES] = (B' x B)[point].
+ *
+ * winograd_product: the rest; of y the channels first_channel .. + n_channels - 1 and the rows of
+ * pixels of these tiles are written. aux, epilogue, slope, plain_first, plain_count are those of
+ * conv_fwd, and y may be aux as there.
+ */
+#define WINOGRAD_OUT 4u     /* pixels of a tile in each direction */
+#define WINOGRAD_POINTS 36u /* elements of a transformed tile */
+#define WINOGRAD_LANES 16u
+#define WINOGRAD_CHUNK 4u
+#define WINOGRAD_WEIGHTS_BINDINGS(B) B(w, READ) B(u, WRITE)
+#define WINOGRAD_WEIGHTS_PARAMS(U, F)                                                              \
+    U(c_in) U(c_out) U(transposed) U(first_channel) U(n_channels)
+#define WINOGRAD_INPUT_BINDINGS(B) B(x, READ) B(v, WRITE)
+#define WINOGRAD_INPUT_PARAMS(U, F)                                                                \
+    U(n)                                                                                           \
+    U(c_in)                                                                                        \
+    U(h_in) U(w_in) U(x_stride_n) U(h_out) U(w_out) U(pad_h) U(pad_w) U(first_row) U(n_rows)
+#define WINOGRAD_PRODUCT_BINDINGS(B) B(v, READ) B(u, READ) B(aux, READ) B(y, WRITE)
+#define WINOGRAD_PRODUCT_PARAMS(U, F)                                                              \
+    U(n)                                                                                           \
+    U(c_in)                                                                                        \
+    U(c_out)                                                                                       \
+    U(h_out) U(w_out) U(y_stride_n) U(aux_stride_n) U(epilogue) F(slope) U(plain_first)            \
+        U(plain_count) U(first_row) U(n_rows) U(first_channel) U(n_channels)
+
+/*
  * conv_wgrad: partial[s][i][ky * kw + kx][o] = sum of x[n, i, yy + ky * dilation - pad_h, xx + ...]
  * * dy[n, o, yy, xx] over the output rows r = n * h_out + yy with  s * R / splits <= r < (s + 1) *
  * R / splits,  R = n * h_out (integer division of the 32-bit product).  Everything of partial is
@@ -253,6 +292,9 @@
                             K(loss_reduce, LOSS_REDUCE) K(softmax_loss_grad, SOFTMAX_LOSS_GRAD)    \
                                 K(sgd, SGD) K(adam, ADAM) K(accumulate, ACCUMULATE)        \
                                     K(maxpool_index, MAXPOOL_INDEX)                                \
-                                        K(maxpool_unpool, MAXPOOL_UNPOOL)
+                                        K(maxpool_unpool, MAXPOOL_UNPOOL)                          \
+                                            K(winograd_weights, WINOGRAD_WEIGHTS)                  \
+                                                K(winograd_input, WINOGRAD_INPUT)                  \
+                                                    K(winograd_product, WINOGRAD_PRODUCT)
 
 #endif

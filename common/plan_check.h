@@ -30,6 +30,7 @@ struct plan_use {
     uint32_t tensor, root;
     bool reads, writes;
     struct plan_span span;
+    struct kernel_region region; /* a write of some channels and rows: n_c is not 0 */
 };
 
 /* Images of a tensor that lie apart in memory are followed one by one: this many at most. */

@@ -104,6 +104,26 @@ static void write_span(struct memory *memory, const struct plan_span *span, uint
     }
 }
 
+/* The bytes that a use writes: of a part of the planes, plane by plane. */
+static void write_use(struct memory *memory, const struct plan_use *use) {
+    const struct kernel_region *region = &use->region;
+    if (region->n_c == 0) {
+        write_span(memory, &use->span, use->root);
+        return;
+    }
+    const uint64_t row_bytes = (uint64_t)region->w * 4, plane_bytes = region->h * row_bytes;
+    for (uint32_t n = 0; n < region->n; n++) {
+        const uint64_t image = use->span.begin + (uint64_t)n * region->stride_n * 4;
+        const struct plan_span planes = {.block = use->span.block,
+                                         .begin = image + region->first_c * plane_bytes +
+                                                  region->first_h * row_bytes,
+                                         .size_bytes = region->n_h * row_bytes,
+                                         .step = plane_bytes,
+                                         .count = region->n_c};
+        write_span(memory, &planes, use->root);
+    }
+}
+
 /* The first segment of a span that was not written by root or the host; NULL when all was. */
 static const struct segment *find_foreign(const struct memory *memory, const struct plan_span *span,
                                           uint32_t root) {
@@ -317,7 +337,7 @@ static bool check_uses(struct memory *memory) {
     for (uint32_t i = 0; i < count; i++) {
         const struct touched now = {uses[i], memory->record};
         if (uses[i].writes)
-            write_span(memory, &uses[i].span, uses[i].root);
+            write_use(memory, &uses[i]);
         vec_push(&memory->touched, now);
     }
     return true;

@@ -76,6 +76,7 @@ uint32_t plan_record_uses(const struct plan_check *check, const struct plan_reco
             .reads = (access & KERNEL_READ) != 0 || regions[i].is_partial,
             .writes = (access & KERNEL_WRITE) != 0,
             .span = plan_tensor_span(&check->plan->tensors[tensor]),
+            .region = regions[i],
         };
     }
     return count;
@@ -156,6 +157,7 @@ static unsigned in_place_inputs(enum kernel_id kernel, const struct kernel_regio
         return 1u << 1;
     case KERNEL_ID_conv_dgrad: /* the mask */
     case KERNEL_ID_upconv_dgrad:
+    case KERNEL_ID_winograd_product:
         return regions[2].form == KERNEL_PLANES ? 1u << 2 : 0;
     case KERNEL_ID_add:        /* a, b */
     case KERNEL_ID_accumulate: /* g, sum */

@@ -26,15 +26,18 @@ const char *const *unet_compile_passes(void) {
     return pass_names;
 }
 
+/* Of the last step: not a pass over a graph. */
+#define METHODS "winograd"
+
 /* Those that --disable can leave out. */
 static const struct {
     const char *name;
     void (*run)(struct graph *graph);
     bool (*check)(const struct graph *graph, struct err *err); /* before run; NULL: none */
-} rewrites[] = {{"mask", mask_run, NULL},      {"index", pool_index_run, NULL},
-                {"fuse", fuse_run, NULL},      {"recompute", recompute_run, recompute_check},
-                {"order", order_run, NULL},    {"skip", skip_run, NULL},
-                {"inplace", inplace_run, NULL}};
+} rewrites[] = {{"mask", mask_run, NULL},       {"index", pool_index_run, NULL},
+                {"fuse", fuse_run, NULL},       {"recompute", recompute_run, recompute_check},
+                {"order", order_run, NULL},     {"skip", skip_run, NULL},
+                {"inplace", inplace_run, NULL}, {METHODS, NULL, NULL}};
 
 #define N_PROGRAMS 4
 
@@ -108,7 +111,7 @@ static bool run_passes(const struct compilation *c, enum model_program kind, str
     if (trains && !differentiate(c, kind, graph, err)) {
         return false;
     }
-    for (size_t i = 0; i < ARRAY_LEN(rewrites); i++) {
+    for (size_t i = 0; i < ARRAY_LEN(rewrites) && rewrites[i].run; i++) {
         if (!is_listed(c->options->disable, rewrites[i].name)) {
             if (rewrites[i].check && !rewrites[i].check(graph, err)) {
                 return err_prefix(err, "%s", c->model->file);
@@ -161,6 +164,7 @@ static bool check_memory(struct compilation *c, struct err *err) {
                        limit_bytes, PLAN_ALIGNMENT);
     }
     c->memory.max_chunk_bytes = limit_bytes - limit_bytes % PLAN_ALIGNMENT;
+    c->memory.plain = is_listed(c->options->disable, METHODS);
     return memory_parse_strategies(c->options->place, &c->memory.strategies, err);
 }
 

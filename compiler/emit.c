@@ -14,6 +14,8 @@ struct program {
     const struct graph *graph;
     struct lower lower;
     struct memory_report memory;
+    uint64_t *rooms;      /* of its nodes; NULL: none */
+    uint64_t plain_bytes; /* of the arena without methods that need room */
 };
 
 static uint32_t find_shader(struct lower_plan *lowered, const char *variant) {
@@ -146,14 +148,69 @@ static void emit_tables(struct plan *plan, const struct lower_plan *lowered) {
                                sizeof(struct plan_shader));
 }
 
-static void lower_programs(struct lower_plan *lowered, struct program *programs, size_t n_programs,
-                           uint64_t max_chunk_bytes) {
+/* All programs as records with places; what was made before is dropped. */
+static void lower_and_place(struct lower_plan *lowered, size_t n_tensors, struct program *programs,
+                            size_t n_programs, uint64_t max_chunk_bytes) {
+    lowered->tensors.count = n_tensors;
     for (size_t i = 0; i < n_programs; i++) {
-        lower_graph(&programs[i].lower, lowered, programs[i].graph);
+        lower_free(&programs[i].lower);
+        lower_graph(&programs[i].lower, lowered, programs[i].graph, programs[i].rooms);
+    }
+    for (int block = 0; block < PLAN_BLOCK_COUNT; block++) {
+        lowered->chunks[block].splits.count = 0;
+        lowered->chunks[block].end_bytes = 0;
     }
     memory_limit_chunks(lowered, max_chunk_bytes);
     for (size_t i = 0; i < n_programs; i++) {
         memory_place(&programs[i].lower, &programs[i].memory);
+    }
+}
+
+/* The room of every node of a program; false where no node has any. */
+static bool find_rooms(struct program *program, struct plan *plan,
+                       const struct memory_options *memory) {
+    if (memory && memory->plain) {
+        return false;
+    }
+    const size_t n_nodes = program->graph->nodes.count;
+    program->rooms = ARENA_ARRAY(&plan->arena, uint64_t, n_nodes + 1);
+    room_find(&program->lower, program->memory.lower_bound_bytes, program->rooms);
+    bool found = false;
+    for (size_t i = 0; i < n_nodes; i++) {
+        if (memory && memory->method_bytes > 0) {
+            program->rooms[i] = memory->method_bytes;
+        }
+        if (memory && memory->max_chunk_bytes > 0) {
+            program->rooms[i] = MIN(program->rooms[i], memory->max_chunk_bytes);
+        }
+        found |= program->rooms[i] > 0;
+    }
+    return found;
+}
+
+/*
+ * First without methods that need room, then with those that fit. The lower bound stays what it
+ * was; should a program's places not follow, it does without.
+ */
+static void lower_programs(struct plan *plan, struct lower_plan *lowered, struct program *programs,
+                           size_t n_programs, const struct memory_options *memory) {
+    const uint64_t max_chunk_bytes = memory ? memory->max_chunk_bytes : 0;
+    const size_t n_tensors = lowered->tensors.count;
+    lower_and_place(lowered, n_tensors, programs, n_programs, max_chunk_bytes);
+    bool again = false;
+    for (size_t i = 0; i < n_programs; i++) {
+        programs[i].plain_bytes = programs[i].memory.arena_bytes;
+        again |= find_rooms(&programs[i], plan, memory);
+    }
+    while (again) {
+        again = false;
+        lower_and_place(lowered, n_tensors, programs, n_programs, max_chunk_bytes);
+        for (size_t i = 0; i < n_programs && !(memory && memory->method_bytes > 0); i++) {
+            if (programs[i].rooms && programs[i].memory.arena_bytes > programs[i].plain_bytes) {
+                programs[i].rooms = NULL;
+                again = true;
+            }
+        }
     }
     for (int block = 0; block < PLAN_BLOCK_COUNT; block++) {
         if (block != PLAN_BLOCK_ARENA) {
@@ -191,7 +248,7 @@ struct plan *emit_plan(const struct graph *const *graphs, size_t n_graphs,
     for (size_t i = 0; i < n_graphs; i++) {
         programs[i].graph = graphs[i];
     }
-    lower_programs(&lowered, programs, n_graphs, memory ? memory->max_chunk_bytes : 0);
+    lower_programs(plan, &lowered, programs, n_graphs, memory);
     emit_params(plan, &lowered, adam);
     emit_programs(plan, programs, n_graphs);
     emit_chunks(plan, &lowered);

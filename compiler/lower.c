@@ -229,6 +229,19 @@ uint32_t lower_scratch_weights(struct lower *lower, const char *name, int in, in
     return add_weights(lower->plan, copy, PLAN_BLOCK_ARENA, in, out, kh, kw);
 }
 
+uint32_t lower_scratch_part(struct lower *lower, uint32_t scratch, uint64_t elements) {
+    struct plan_tensor part = lower->plan->tensors.items[scratch];
+    if (part.size_bytes == elements * 4) {
+        return scratch;
+    }
+    part.base = scratch;
+    part.shape.w = (int32_t)elements;
+    part.size_bytes = elements * 4;
+    const uint32_t tensor = add_tensor(lower->plan, part);
+    vec_push(&lower->map, ((struct lowered_value){.tensor = tensor})); /* moves with its base */
+    return tensor;
+}
+
 uint32_t lower_control(struct lower *lower) {
     return lower->plan->control;
 }
@@ -279,18 +292,27 @@ void lower_choice_end(struct lower *lower) {
     }
 }
 
-void lower_graph(struct lower *lower, struct lower_plan *plan, const struct graph *graph) {
+uint64_t lower_room(const struct lower *lower) {
+    return lower->room_bytes;
+}
+
+void lower_graph(struct lower *lower, struct lower_plan *plan, const struct graph *graph,
+                 const uint64_t *rooms) {
     memset(lower, 0, sizeof(*lower));
     lower->plan = plan;
     lower->graph = graph;
     for (size_t i = 0; i < graph->nodes.count; i++) {
         const struct node *node = graph->nodes.items[i];
+        lower->room_bytes = rooms ? rooms[i] : 0;
+        vec_push(&lower->node_records, (uint32_t)lower->records.count);
         op_table[node->op]->lower(lower, node);
     }
+    vec_push(&lower->node_records, (uint32_t)lower->records.count);
 }
 
 void lower_free(struct lower *lower) {
     vec_free(&lower->map);
     vec_free(&lower->records);
     vec_free(&lower->choices);
+    vec_free(&lower->node_records);
 }

@@ -27,6 +27,8 @@ bool lower_same_memory(const struct value *a, const struct value *b);
 uint32_t lower_scratch_flat(struct lower *lower, const char *name, uint64_t elements);
 uint32_t lower_scratch_weights(struct lower *lower, const char *name, int in, int out, int kh,
                                int kw);
+/* The first `elements` words of a FLAT temporary: itself, or a part of it. */
+uint32_t lower_scratch_part(struct lower *lower, uint32_t scratch, uint64_t elements);
 
 /* The control block. */
 uint32_t lower_control(struct lower *lower);
@@ -48,6 +50,10 @@ void lower_choice_begin(struct lower *lower, const struct node *node, const char
 void lower_method(struct lower *lower, enum plan_method_kind kind,
                   const int32_t preference[PLAN_DEVICE_COUNT]);
 void lower_choice_end(struct lower *lower);
+
+/* Bytes of scratch that a method which is not the first of its choice may use in the node being
+   lowered, all its tensors together, without making the arena larger. */
+uint64_t lower_room(const struct lower *lower);
 
 /* Elements of a weight tensor in the [in][tap][out4] layout. */
 uint64_t lower_weight_elements(int in, int out, int taps);

@@ -25,7 +25,7 @@ struct lower_plan {
 
 /* One value's tensor, by the memory it means. */
 struct lowered_value {
-    const struct value *root;
+    const struct value *root; /* NULL: a part of scratch */
     int channel, n_channels;
     uint32_t tensor;
 };
@@ -36,8 +36,10 @@ struct lower {
     VEC(struct lowered_value) map;
     VEC(struct plan_record) records;
     VEC(struct plan_choice) choices;
-    bool is_choosing;     /* between lower_choice_begin and lower_choice_end */
-    size_t choice_record; /* the first of the choice begun last */
+    bool is_choosing;           /* between lower_choice_begin and lower_choice_end */
+    size_t choice_record;       /* the first of the choice begun last */
+    VEC(uint32_t) node_records; /* the first of each node; then how many there are */
+    uint64_t room_bytes;        /* of the node being lowered: lower_room */
 };
 
 /* Starts a plan: tensors of all parameters, of n_states optimiser states each, of accumulators
@@ -47,12 +49,18 @@ void lower_plan_init(struct lower_plan *plan, struct arena *arena,
                      bool accumulates);
 void lower_plan_free(struct lower_plan *plan);
 
-/* Lowers a graph whose storage is decided into records without places, barriers or dispatches. */
-void lower_graph(struct lower *lower, struct lower_plan *plan, const struct graph *graph);
+/* Lowers a graph whose storage is decided into records without places, barriers or dispatches;
+ * rooms: of each node (room.c), NULL: none. */
+void lower_graph(struct lower *lower, struct lower_plan *plan, const struct graph *graph,
+                 const uint64_t *rooms);
 void lower_free(struct lower *lower);
 
 /* The tensor made for a value, which must have been used by a record. */
 uint32_t lower_find(const struct lower *lower, const struct value *value);
+
+/* room.c: bytes of scratch that methods of each node may use besides what a lowering without them
+ * has alive there, such that peak_bytes are not exceeded. */
+void room_find(const struct lower *lower, uint64_t peak_bytes, uint64_t *rooms);
 
 /* memory.c: gives the arena tensors of one program their offsets and returns the program's sizes.
  */

@@ -26,6 +26,9 @@ enum memory_strategy {
 struct memory_options {
     uint32_t strategies;      /* bits of enum memory_strategy; 0: all */
     uint64_t max_chunk_bytes; /* the largest allocation, a multiple of PLAN_ALIGNMENT; 0: any */
+    bool plain;               /* without methods that need scratch of their own */
+    uint64_t method_bytes;    /* scratch that a method may use, even where the arena grows by it; 0:
+                                 what fits without */
 };
 
 /* A list as on the command line: "size,best-fit,search"; NULL: all. ERR_USAGE names the words. */

@@ -545,6 +545,30 @@ static void choose_simple(enum kernel_id kernel, const union kernel_params *p, e
     }
 }
 
+/* The steps of Winograd's algorithm: workgroups of a block of tiles, whatever the device. */
+static void choose_winograd(enum kernel_id kernel, const union kernel_params *p,
+                            enum plan_class cls, struct tile *tile) {
+    if (kernel == KERNEL_ID_winograd_weights) {
+        const struct winograd_weights_params *w = &p->winograd_weights;
+        choose_each("winograd_weights", 1,
+                    blocks(w->c_in, WINOGRAD_CHUNK) * WINOGRAD_CHUNK * blocks(w->n_channels, 4) * 4,
+                    cls, tile);
+        return;
+    }
+    set_size(tile, WINOGRAD_LANES);
+    if (kernel == KERNEL_ID_winograd_input) {
+        const struct winograd_input_params *x = &p->winograd_input;
+        tile->variant = "winograd_input";
+        set_groups(tile, kernel_winograd_blocks(x->n, x->n_rows, x->w_out) *
+                             blocks(x->c_in, WINOGRAD_CHUNK));
+        return;
+    }
+    const struct winograd_product_params *y = &p->winograd_product;
+    tile->variant = "winograd_product";
+    add_spec(tile, y->epilogue);
+    set_groups(tile, kernel_winograd_blocks(y->n, y->n_rows, y->w_out) * blocks(y->n_channels, 4));
+}
+
 bool tile_has_narrow(enum kernel_id kernel, const uint32_t *params) {
     union kernel_params p;
     memset(&p, 0, sizeof p);
@@ -569,6 +593,11 @@ void tile_choose(enum kernel_id kernel, const uint32_t *params, enum plan_class 
     case KERNEL_ID_upconv_dgrad:
         if (cpu || !choose_conv_tile(kernel, &p, tile))
             choose_conv_reg(kernel, &p, method, tile);
+        break;
+    case KERNEL_ID_winograd_weights:
+    case KERNEL_ID_winograd_input:
+    case KERNEL_ID_winograd_product:
+        choose_winograd(kernel, &p, cls, tile);
         break;
     case KERNEL_ID_conv_wgrad:
     case KERNEL_ID_upconv_wgrad:

@@ -73,6 +73,10 @@ struct bench_part bench_part_of(const struct plan_program *program, uint32_t ind
         return (struct bench_part){
             served_op(program, record, KERNEL_ID_conv_dgrad, KERNEL_ID_upconv_dgrad),
             BENCH_DATA_GRADIENT};
+    case KERNEL_ID_winograd_weights:
+    case KERNEL_ID_winograd_input:
+    case KERNEL_ID_winograd_product:
+        return (struct bench_part){BENCH_CONV, direction_at(program, index)};
     case KERNEL_ID_maxpool_fwd:
     case KERNEL_ID_maxpool_index:
         return (struct bench_part){BENCH_POOL, BENCH_FORWARD};

@@ -8,6 +8,7 @@
  */
 #include <stdlib.h>
 
+#include "compiler/op/conv_winograd.h"
 #include "compiler/op/op_common.h"
 
 static bool check_attr(const struct node *node, struct err *err) {
@@ -182,18 +183,52 @@ static uint64_t conv_flops(const struct node *node) {
                      node->attr.kh * node->attr.kw);
 }
 
-/* The kernel by each method that there is for its size. */
+/* How the weights of a sum are got: those of the layer, or transposed into a scratch tensor. */
+struct weights {
+    uint32_t tensor;                                  /* of the layer */
+    const struct weights_transpose_params *transpose; /* NULL: not */
+};
+
+/* What a kernel is given: x, weights, aux, y. aux PLAN_NONE: none; the weights take its place. */
+struct sum_tensors {
+    uint32_t x, aux, y;
+};
+
+static uint32_t lower_transpose(struct lower *lower, const struct node *node,
+                                const struct conv_params *p, const struct weights *weights) {
+    if (!weights->transpose) {
+        return weights->tensor;
+    }
+    const uint32_t wt = lower_scratch_weights(lower, "weights transposed", (int)p->c_in,
+                                              (int)p->c_out, (int)p->kh, (int)p->kw);
+    lower_record(lower, node, "weights transposed", KERNEL_ID_weights_transpose, weights->transpose,
+                 (const uint32_t[]){weights->tensor, wt}, 0);
+    return wt;
+}
+
+/*
+ * The kernel by each method that there is for its size. Weights are transposed once for all of
+ * them, but for each by itself where there is a method that does without.
+ */
 static void lower_sum(struct lower *lower, const struct node *node, const char *role,
                       enum kernel_id kernel, const struct conv_params *params,
-                      const uint32_t *tensors, uint64_t flops) {
-    static const int32_t direct[PLAN_DEVICE_COUNT] = {0};
-    static const int32_t narrow[PLAN_DEVICE_COUNT] = {-1, -1, -1, -1};
+                      const struct weights *weights, struct sum_tensors t, uint64_t flops) {
+    static const int32_t preferences[][PLAN_DEVICE_COUNT] = {{0}, {-1, -1, -1, -1}};
+    static const enum plan_method_kind kinds[] = {PLAN_METHOD_DIRECT, PLAN_METHOD_NARROW};
+    const bool winograd = conv_winograd_fits(lower, params);
+    const int n_tiles = tile_has_narrow(kernel, (const uint32_t *)params) ? 2 : 1;
+    uint32_t w = winograd ? PLAN_NONE : lower_transpose(lower, node, params, weights);
     lower_choice_begin(lower, node, role);
-    lower_method(lower, PLAN_METHOD_DIRECT, direct);
-    lower_record(lower, node, role, kernel, params, tensors, flops);
-    if (tile_has_narrow(kernel, (const uint32_t *)params)) {
-        lower_method(lower, PLAN_METHOD_NARROW, narrow);
+    for (int i = 0; i < n_tiles; i++) {
+        lower_method(lower, kinds[i], preferences[i]);
+        w = winograd ? lower_transpose(lower, node, params, weights) : w;
+        const uint32_t tensors[] = {t.x, w, t.aux == PLAN_NONE ? w : t.aux, t.y};
         lower_record(lower, node, role, kernel, params, tensors, flops);
+    }
+    if (winograd) {
+        w = weights->tensor;
+        const uint32_t tensors[] = {t.x, w, t.aux == PLAN_NONE ? w : t.aux, t.y};
+        conv_winograd_lower(lower, node, role, params, weights->transpose != NULL, tensors);
     }
     lower_choice_end(lower);
 }
@@ -220,9 +255,12 @@ static void conv_lower(struct lower *lower, const struct node *node) {
         .epilogue = (bias ? EPILOGUE_BIAS : 0) | (a->act ? EPILOGUE_ACT : 0),
         .slope = a->slope,
     };
-    uint32_t tensors[] = {lower_tensor(lower, x), lower_tensor(lower, w),
-                          lower_tensor(lower, bias ? bias : w), lower_tensor(lower, y)};
-    lower_sum(lower, node, "forward", KERNEL_ID_conv_fwd, &params, tensors, conv_flops(node));
+    const struct weights weights = {lower_tensor(lower, w), NULL};
+    const struct sum_tensors tensors = {lower_tensor(lower, x),
+                                        bias ? lower_tensor(lower, bias) : PLAN_NONE,
+                                        lower_tensor(lower, y)};
+    lower_sum(lower, node, "forward", KERNEL_ID_conv_fwd, &params, &weights, tensors,
+              conv_flops(node));
 }
 
 const struct op_info op_conv = {
@@ -321,12 +359,7 @@ static void dgrad_lower(struct lower *lower, const struct node *node) {
     const struct attr *a = &node->attr;
     struct weights_transpose_params transpose = {
         .in_count = dx->shape.c, .out_count = dy->shape.c, .taps = a->kh * a->kw, .flip = 1};
-    uint32_t wt =
-        lower_scratch_weights(lower, "weights transposed", dy->shape.c, dx->shape.c, a->kh, a->kw);
-    uint32_t transpose_tensors[] = {lower_tensor(lower, w), wt};
-    lower_record(lower, node, "weights transposed", KERNEL_ID_weights_transpose, &transpose,
-                 transpose_tensors, 0);
-
+    const struct weights weights = {lower_tensor(lower, w), &transpose};
     struct conv_params params = {
         .n = dy->shape.n,
         .c_in = dy->shape.c,
@@ -348,9 +381,10 @@ static void dgrad_lower(struct lower *lower, const struct node *node) {
         .plain_first = a->plain_first,
         .plain_count = a->plain_count,
     };
-    uint32_t tensors[] = {lower_tensor(lower, dy), wt, mask ? lower_tensor(lower, mask) : wt,
-                          lower_tensor(lower, dx)};
-    lower_sum(lower, node, "data gradient", KERNEL_ID_conv_dgrad, &params, tensors,
+    const struct sum_tensors tensors = {lower_tensor(lower, dy),
+                                        mask ? lower_tensor(lower, mask) : PLAN_NONE,
+                                        lower_tensor(lower, dx)};
+    lower_sum(lower, node, "data gradient", KERNEL_ID_conv_dgrad, &params, &weights, tensors,
               dgrad_flops(node));
 }
 

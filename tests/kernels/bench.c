@@ -13,6 +13,7 @@
 #include "compiler/emit.h"
 #include "compiler/lower.h"
 #include "compiler/passes.h"
+#include "tests/cpu/conv_reference.h"
 #include "tests/kernels/bench.h"
 
 #define UNIT_ROUNDOFF 0x1p-24
@@ -26,6 +27,7 @@ void bench_init(struct bench *bench, uint64_t seed) {
     graph_init(&bench->graph, &bench->arena, "train_step");
     bench->seed = seed;
     bench->learning_rate = 0.25;
+    bench->method_bytes = (uint64_t)1 << 30;
 }
 
 void bench_free(struct bench *bench) {
@@ -203,8 +205,94 @@ static double allowed_error(const struct bench *bench, const struct bench_output
     return 0;
 }
 
+static float *to_floats(const double *from, size_t count) {
+    float *to = malloc(count * sizeof(float));
+    for (size_t i = 0; i < count; i++) {
+        to[i] = (float)from[i];
+    }
+    return to;
+}
+
+/* A layer's weights as the sum of the node needs them: [in][tap][out4], those of a data gradient
+   with in and out exchanged and the taps in reverse order. */
+static float *sum_weights(const double *from, struct shape w, bool exchanged) {
+    const int ins = exchanged ? w.n : w.c, outs = exchanged ? w.c : w.n;
+    const size_t out4 = align_up((uint64_t)outs, 4);
+    float *to = calloc((size_t)ins * 9 * out4, sizeof(float));
+    for (int i = 0; i < ins; i++) {
+        for (int o = 0; o < outs; o++) {
+            const int n = exchanged ? i : o, c = exchanged ? o : i;
+            for (int t = 0; t < 9; t++) {
+                to[((size_t)i * 9 + (size_t)t) * out4 + (size_t)o] =
+                    (float)from[(n * w.c + c) * 9 + (exchanged ? 8 - t : t)];
+            }
+        }
+    }
+    return to;
+}
+
+/* The a-priori bound of Winograd's algorithm for each element of a node's output. Its factor for a
+   mask, at most 1, is left out. */
+static double *winograd_bound(const struct bench *bench, const struct node *node) {
+    const bool gradient = node->op == OP_CONV_DGRAD;
+    const struct shape x = node->inputs[0]->shape, y = node->outputs[0]->shape;
+    const struct attr *a = &node->attr;
+    const struct value *bias = gradient || node->n_inputs < 3 ? NULL : node->inputs[2];
+    union kernel_params params = {.conv = {.n = (uint32_t)x.n,
+                                           .c_in = (uint32_t)x.c,
+                                           .h_in = (uint32_t)x.h,
+                                           .w_in = (uint32_t)x.w,
+                                           .x_stride_n = (uint32_t)(x.c * x.h * x.w),
+                                           .c_out = (uint32_t)y.c,
+                                           .h_out = (uint32_t)y.h,
+                                           .w_out = (uint32_t)y.w,
+                                           .y_stride_n = (uint32_t)(y.c * y.h * y.w),
+                                           .pad_h = (uint32_t)(gradient ? 2 - a->pad_h : a->pad_h),
+                                           .pad_w = (uint32_t)(gradient ? 2 - a->pad_w : a->pad_w),
+                                           .dilation = 1,
+                                           .kh = 3,
+                                           .kw = 3,
+                                           .epilogue = bias ? EPILOGUE_BIAS : 0}};
+    float *bindings[] = {
+        to_floats(bench->tensors[node->inputs[0]->id], shape_elements(x)),
+        sum_weights(bench->tensors[node->inputs[1]->id], node->inputs[1]->shape, gradient),
+        bias ? to_floats(bench->tensors[bias->id], (size_t)y.c) : NULL};
+    const size_t count = shape_elements(y);
+    struct conv_reference reference = {.value = malloc(count * sizeof(double)),
+                                       .magnitude = malloc(count * sizeof(double))};
+    conv_reference_run(KERNEL_ID_conv_fwd, &params, (const float *const *)bindings, true,
+                       &reference);
+    const double ku = reference.terms * UNIT_ROUNDOFF;
+    for (size_t i = 0; i < count; i++) {
+        reference.magnitude[i] *= ku / (1 - ku) * fmax(1, (double)a->slope);
+    }
+    for (size_t i = 0; i < ARRAY_LEN(bindings); i++) {
+        free(bindings[i]);
+    }
+    free(reference.value);
+    return reference.magnitude;
+}
+
+/* Whether the records of a plan compute the node by Winograd's algorithm in these methods. */
+static bool uses_winograd(const struct plan *plan, const uint32_t *methods,
+                          const struct node *node) {
+    const struct plan_program *program = &plan->programs[0];
+    const size_t length = strlen(node->name);
+    for (uint32_t i = 0; i < program->n_choices; i++) {
+        const struct plan_choice *choice = &program->choices[i];
+        if (strncmp(choice->name, node->name, length) == 0 && choice->name[length] == ' ') {
+            return choice->methods[methods[i]].kind == PLAN_METHOD_WINOGRAD;
+        }
+    }
+    return false;
+}
+
 static void compare_output(const struct bench *bench, const struct bench_output *output,
-                           const float *data) {
+                           const struct plan *plan, const uint32_t *methods, const float *data) {
+    const struct node *node = output->value->producer;
+    /* what is seen of a gradient that lies in its mask is a copy */
+    node = node && node->op == OP_CROP ? node->inputs[0]->producer : node;
+    double *bound = node && uses_winograd(plan, methods, node) ? winograd_bound(bench, node) : NULL;
     const double *truth = bench->tensors[output->value->id];
     size_t elements = shape_elements(output->value->shape);
     double largest = 0;
@@ -213,7 +301,7 @@ static void compare_output(const struct bench *bench, const struct bench_output 
     }
     for (size_t e = 0; e < elements; e++) {
         double error = fabs((double)data[e] - truth[e]);
-        double allowed = allowed_error(bench, output, e, largest);
+        double allowed = bound ? bound[e] : allowed_error(bench, output, e, largest);
         if (!(error <= allowed)) {
             struct shape s = output->value->shape;
             fail_msg("%s (%d x %d x %d x %d), element %zu: %.9g instead of %.9g; error %.3g, "
@@ -222,6 +310,7 @@ static void compare_output(const struct bench *bench, const struct bench_output 
                      allowed);
         }
     }
+    free(bound);
 }
 
 /* Moves a tensor of the IO block and its views to offset_bytes; returns the next free place, one
@@ -337,28 +426,52 @@ static void interpret(struct bench *bench) {
     }
 }
 
-static void run_session(struct bench *bench, struct unet_device *device, const struct plan *plan,
-                        uint32_t fence) {
+/* Two runs by these methods of each choice; the second must give what the first did. */
+static float **run_methods(struct bench *bench, struct unet_device *device, const struct plan *plan,
+                           uint32_t fence, const uint32_t *methods) {
+    const struct unet_session_options options = {.methods = methods};
     struct err err = {0};
     struct unet_session *session;
-    if (!unet_session_open(device, plan, NULL, &session, &err)) {
+    if (!unet_session_open(device, plan, &options, &session, &err)) {
         fail_msg("%s", err.text);
     }
     float **first = calloc(bench->outputs.count, sizeof(float *));
     float **second = calloc(bench->outputs.count, sizeof(float *));
     run_once(bench, session, plan, fence, first);
     run_once(bench, session, plan, fence, second);
-    interpret(bench); /* last: updating operations change the values that the device is given */
+    unet_session_close(session);
     for (size_t i = 0; i < bench->outputs.count; i++) {
-        const struct bench_output *output = &bench->outputs.items[i];
-        compare_output(bench, output, first[i]);
-        assert_memory_equal(first[i], second[i], shape_elements(output->value->shape) * 4);
-        free(first[i]);
+        const size_t elements = shape_elements(bench->outputs.items[i].value->shape);
+        assert_memory_equal(first[i], second[i], elements * 4);
         free(second[i]);
     }
-    free(first);
     free(second);
-    unet_session_close(session);
+    return first;
+}
+
+static void compare_outputs(struct bench *bench, const struct plan *plan, const uint32_t *methods,
+                            float **results) {
+    for (size_t i = 0; i < bench->outputs.count; i++) {
+        compare_output(bench, &bench->outputs.items[i], plan, methods, results[i]);
+        free(results[i]);
+    }
+    free(results);
+}
+
+/* Winograd's algorithm wherever there is it, else the first method. */
+static uint32_t *winograd_methods(struct bench *bench, const struct plan *plan) {
+    const struct plan_program *program = &plan->programs[0];
+    uint32_t *methods = calloc(program->n_choices + (size_t)1, sizeof(*methods));
+    for (uint32_t i = 0; i < program->n_choices; i++) {
+        const uint32_t found = plan_choice_find(&program->choices[i], PLAN_METHOD_WINOGRAD);
+        uint32_t first, count = 0;
+        methods[i] = found != PLAN_NONE ? found : 0;
+        if (found != PLAN_NONE) {
+            plan_method_records(program, i, found, &first, &count);
+        }
+        bench->n_winograd += count;
+    }
+    return methods;
 }
 
 void bench_run(struct bench *bench, struct unet_device *device) {
@@ -368,8 +481,9 @@ void bench_run(struct bench *bench, struct unet_device *device) {
         fail_msg("%s", err.text);
     }
     const struct graph *graph = &bench->graph;
+    const struct memory_options memory = {.method_bytes = bench->method_bytes};
     struct plan *plan =
-        emit_plan(&graph, 1, bench->params.items, bench->params.count, bench->optimiser, NULL);
+        emit_plan(&graph, 1, bench->params.items, bench->params.count, bench->optimiser, &memory);
     plan->model.optimiser = bench->optimiser;
     plan->model.beta1 = BENCH_BETA1;
     plan->model.beta2 = BENCH_BETA2;
@@ -378,6 +492,17 @@ void bench_run(struct bench *bench, struct unet_device *device) {
     if (!plan_verify(plan, NULL, &err)) {
         fail_msg("%s", err.text);
     }
-    run_session(bench, device, plan, fence);
+    uint32_t *methods = winograd_methods(bench, plan);
+    uint32_t *firsts = calloc(plan->programs[0].n_choices + (size_t)1, sizeof(*firsts));
+    float **direct = run_methods(bench, device, plan, fence, firsts);
+    float **winograd =
+        bench->n_winograd > 0 ? run_methods(bench, device, plan, fence, methods) : NULL;
+    interpret(bench); /* last: updating operations change the values that the device is given */
+    compare_outputs(bench, plan, firsts, direct);
+    if (winograd) {
+        compare_outputs(bench, plan, methods, winograd);
+    }
+    free(firsts);
+    free(methods);
     plan_free(plan);
 }

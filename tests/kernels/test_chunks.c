@@ -37,21 +37,28 @@ static bool is_output(const struct plan *plan, uint32_t tensor) {
     return false;
 }
 
-/* Both plans list the same tensors in the same order. */
+/* In the other plan; methods may differ, and with them scratch. */
+static uint32_t find_tensor(const struct plan *plan, const struct plan_tensor *like) {
+    for (uint32_t i = 0; i < plan->n_tensors; i++)
+        if (plan->tensors[i].block == like->block && strcmp(plan->tensors[i].name, like->name) == 0)
+            return i;
+    fail_msg("there is no tensor %s", like->name);
+    return PLAN_NONE;
+}
+
 static uint32_t compare(struct unet_session *a, struct unet_session *b) {
     const struct plan *plan = unet_session_plan(a), *other = unet_session_plan(b);
     struct err err = {0};
     uint32_t n_compared = 0;
-    assert_int_equal(plan->n_tensors, other->n_tensors);
     for (uint32_t i = 0; i < plan->n_tensors; i++) {
         const struct plan_tensor *tensor = &plan->tensors[i];
-        assert_string_equal(tensor->name, other->tensors[i].name);
         if (tensor->block != PLAN_BLOCK_WEIGHTS && tensor->block != PLAN_BLOCK_STATE &&
             !is_output(plan, i))
             continue;
         void *x = malloc(tensor->size_bytes), *y = malloc(tensor->size_bytes);
         exec_must(unet_session_read_tensor(a, i, x, &err), &err, tensor->name);
-        exec_must(unet_session_read_tensor(b, i, y, &err), &err, tensor->name);
+        exec_must(unet_session_read_tensor(b, find_tensor(other, tensor), y, &err), &err,
+                  tensor->name);
         if (memcmp(x, y, tensor->size_bytes) != 0)
             fail_msg("%s differs", tensor->name);
         free(x);

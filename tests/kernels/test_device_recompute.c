@@ -132,12 +132,23 @@ static struct outcome train(const struct plan *plan) {
     return outcome;
 }
 
+/* Records that run when every choice takes its first method. How many methods a choice has depends
+   on the room in the arena, which recomputation changes. */
+static uint32_t count_first(const struct plan_program *program) {
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < program->n_records; i++) {
+        const struct plan_record *record = &program->records[i];
+        count += record->choice == PLAN_NONE || record->method == 0;
+    }
+    return count;
+}
+
 static void check(const char *optimiser, int accumulate, const char *layers, uint32_t n_again) {
     struct plan *plain = compile(optimiser, accumulate, "none");
     struct plan *again = compile(optimiser, accumulate, layers);
     const struct plan_program *a = plan_program_find(plain, "train_step");
     const struct plan_program *b = plan_program_find(again, "train_step");
-    assert_int_equal(b->n_records, a->n_records + n_again);
+    assert_int_equal(count_first(b), count_first(a) + n_again);
     struct outcome expected = train(plain), got = train(again);
     assert_int_equal(expected.count, got.count);
     for (size_t i = 0; i < got.count; i++) {

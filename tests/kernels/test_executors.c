@@ -32,7 +32,7 @@ static struct unet_device *vulkan, *native;
 
 /* ---- bounds ---- */
 
-enum bound { BOUND_EXACT, BOUND_SUM, BOUND_LARGEST };
+enum bound { BOUND_EXACT, BOUND_SUM, BOUND_LARGEST, BOUND_WINOGRAD };
 
 struct judge {
     enum bound bound;
@@ -62,6 +62,13 @@ static struct judge judge_of(enum kernel_id id, uint32_t binding, const union ke
         return (struct judge){BOUND_SUM, (double)p->bias_grad.n * p->bias_grad.h * p->bias_grad.w};
     case KERNEL_ID_maxpool_bwd:
         return (struct judge){BOUND_SUM, p->maxpool_bwd.kernel * p->maxpool_bwd.kernel};
+    /* roundings as in docs/runtime.md */
+    case KERNEL_ID_winograd_weights:
+        return (struct judge){BOUND_WINOGRAD, 10};
+    case KERNEL_ID_winograd_input:
+        return (struct judge){BOUND_WINOGRAD, 8};
+    case KERNEL_ID_winograd_product:
+        return (struct judge){BOUND_WINOGRAD, p->winograd_product.c_in + 8 + 2};
     /* exponentials and logarithms: see softmax_and_loss in test_kernels.c */
     case KERNEL_ID_softmax:
         return (struct judge){BOUND_LARGEST, 32 + p->softmax.k};
@@ -189,6 +196,35 @@ static float *read_words(struct side *side, const struct plan_tensor *tensor) {
     return words;
 }
 
+static double largest_of(struct check *check, uint32_t binding) {
+    const struct plan_tensor *tensor = &check->plan->tensors[check->record->tensors[binding]];
+    float *words = read_words(check->magnitudes, tensor); /* of what the record has read */
+    double largest = 0;
+    for (uint64_t i = 0; i < tensor->size_bytes / 4; i++)
+        largest = belongs(tensor, i) ? fmax(largest, fabs((double)words[i])) : largest;
+    free(words);
+    return largest;
+}
+
+/*
+ * The most that a result of one of the steps of Winograd's algorithm can be, all signs taken away:
+ * the largest sum of magnitudes in a row of G, B' or A', for rows and columns, times the largest
+ * inputs.
+ */
+static double winograd_scale(struct check *check, const union kernel_params *params) {
+    const double p = 0.625, q = 1.5;
+    const double g = (1 + p + p * p) / (2 * p * p * (q * q - p * p)), b = (1 + p) * (1 + q * q);
+    const double a = 2 * p * p * p + 2 * q * q * q + 1;
+    const struct winograd_product_params *y = &params->winograd_product;
+    if (check->record->kernel == KERNEL_ID_winograd_weights)
+        return g * g * largest_of(check, 0);
+    if (check->record->kernel == KERNEL_ID_winograd_input)
+        return b * b * largest_of(check, 0);
+    const double bias = y->epilogue & EPILOGUE_BIAS ? largest_of(check, 2) : 0;
+    const double sum = a * a * y->c_in * largest_of(check, 0) * largest_of(check, 1);
+    return (sum + bias) * fmax(1, (double)y->slope);
+}
+
 static void compare(struct check *check, uint32_t binding, const float *a, const float *b,
                     const float *magnitudes) {
     const struct plan_tensor *tensor = &check->plan->tensors[check->record->tensors[binding]];
@@ -205,6 +241,8 @@ static void compare(struct check *check, uint32_t binding, const float *a, const
         if (belongs(tensor, i))
             largest = fmax(largest, fabs((double)a[i]));
     }
+    if (judge.bound == BOUND_WINOGRAD)
+        largest = winograd_scale(check, &params);
     for (uint64_t i = 0; i < tensor->size_bytes / 4; i++) {
         if (!belongs(tensor, i))
             continue;
@@ -213,6 +251,8 @@ static void compare(struct check *check, uint32_t binding, const float *a, const
             allowed = 2 * ku / (1 - ku) * (double)magnitudes[i];
         else if (judge.bound == BOUND_LARGEST)
             allowed = 2 * ku * largest;
+        else if (judge.bound == BOUND_WINOGRAD)
+            allowed = 2 * ku / (1 - ku) * largest;
         check->n_compared++;
         if (!(fabs((double)a[i] - (double)b[i]) <= allowed))
             fail_msg("%s (%s): %s[%llu]: %.9g on Vulkan, %.9g on the CPU, allowed %.3g",

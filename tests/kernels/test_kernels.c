@@ -72,6 +72,17 @@ static const struct conv_case tile_cases[] = {
     {1, 17, 3, 111, 111, 1, 1, 0, 0, 1, false, true, 0},
 };
 
+/* With as little scratch as is taken at all, Winograd's algorithm works on them part by part: rows
+   of tiles, or channels, that no part divides evenly. */
+static const struct conv_case part_cases[] = {
+    {1, 5, 37, 41, 130, 3, 3, 1, 1, 1, true, true, 0},
+    {2, 6, 70, 66, 67, 3, 3, 0, 0, 1, true, true, 0.1f},
+    {2, 9, 33, 65, 133, 3, 3, 2, 2, 1, false, true, 0},
+    {1, 37, 5, 41, 130, 3, 3, 1, 1, 1, true, true, 0},
+    {2, 70, 6, 66, 67, 3, 3, 0, 0, 1, true, true, 0.1f},
+    {2, 33, 9, 65, 133, 3, 3, 2, 2, 1, false, true, 0},
+};
+
 /* The same for weight gradients. */
 static const struct conv_case wgrad_tile_cases[] = {
     {1, 321, 321, 5, 6, 3, 3, 0, 0, 1, true, false, 0}, /* 128 rows x 64 columns */
@@ -99,14 +110,20 @@ static struct shape conv_output(const struct conv_case *c) {
                           c->w + 2 * c->pad_w - c->dilation * (c->kw - 1)};
 }
 
+/* Scratch for methods: all that they would have; the least that part_cases need. */
+#define ROOM ((uint64_t)1 << 30)
+#define LITTLE_ROOM ((uint64_t)540 << 10)
+
 static void finish(struct bench *bench) {
     bench_run(bench, device);
     bench_free(bench);
 }
 
-static void check_conv_forward(const struct conv_case *cases, size_t count) {
+static uint32_t check_conv_forward(const struct conv_case *cases, size_t count,
+                                   uint64_t method_bytes) {
     struct bench bench;
     bench_init(&bench, 1);
+    bench.method_bytes = method_bytes;
     for (size_t i = 0; i < count; i++) {
         const struct conv_case *c = &cases[i];
         struct value *inputs[] = {
@@ -117,21 +134,24 @@ static void check_conv_forward(const struct conv_case *cases, size_t count) {
         bench_check(&bench, node->outputs[0], BENCH_SUM, c->c_in * c->kh * c->kw + 2);
     }
     finish(&bench);
+    return bench.n_winograd;
 }
 
 static void conv_forward(void **state) {
     (void)state;
-    check_conv_forward(conv_cases, ARRAY_LEN(conv_cases));
+    assert_true(check_conv_forward(conv_cases, ARRAY_LEN(conv_cases), ROOM) > 0);
 }
 
 static void conv_forward_tiles(void **state) {
     (void)state;
-    check_conv_forward(tile_cases, ARRAY_LEN(tile_cases));
+    check_conv_forward(tile_cases, ARRAY_LEN(tile_cases), ROOM);
 }
 
-static void check_conv_data_gradient(const struct conv_case *cases, size_t count) {
+static uint32_t check_conv_data_gradient(const struct conv_case *cases, size_t count,
+                                         uint64_t method_bytes) {
     struct bench bench;
     bench_init(&bench, 2);
+    bench.method_bytes = method_bytes;
     for (size_t i = 0; i < count; i++) {
         const struct conv_case *c = &cases[i];
         struct attr attr = conv_attr(c);
@@ -144,16 +164,28 @@ static void check_conv_data_gradient(const struct conv_case *cases, size_t count
         bench_check(&bench, node->outputs[0], BENCH_SUM, c->c_out * c->kh * c->kw + 2);
     }
     finish(&bench);
+    return bench.n_winograd;
 }
 
 static void conv_data_gradient(void **state) {
     (void)state;
-    check_conv_data_gradient(conv_cases, ARRAY_LEN(conv_cases));
+    assert_true(check_conv_data_gradient(conv_cases, ARRAY_LEN(conv_cases), ROOM) > 0);
 }
 
 static void conv_data_gradient_tiles(void **state) {
     (void)state;
-    check_conv_data_gradient(tile_cases, ARRAY_LEN(tile_cases));
+    check_conv_data_gradient(tile_cases, ARRAY_LEN(tile_cases), ROOM);
+}
+
+/* Records of half of them, were each in one part: weights, input, product. */
+#define WHOLE_RECORDS (3 * ARRAY_LEN(part_cases) / 2)
+
+static void conv_in_parts(void **state) {
+    (void)state;
+    assert_true(check_conv_forward(part_cases, ARRAY_LEN(part_cases), LITTLE_ROOM) >
+                WHOLE_RECORDS + 6);
+    assert_true(check_conv_data_gradient(part_cases, ARRAY_LEN(part_cases), LITTLE_ROOM) >
+                WHOLE_RECORDS + 6);
 }
 
 /* The gradient lies where its mask was; a port cannot, so that what is compared is a copy. */
@@ -485,6 +517,7 @@ int main(void) {
         cmocka_unit_test(conv_forward_tiles),
         cmocka_unit_test(conv_data_gradient),
         cmocka_unit_test(conv_data_gradient_tiles),
+        cmocka_unit_test(conv_in_parts),
         cmocka_unit_test(conv_data_gradient_over_mask),
         cmocka_unit_test(conv_weight_gradient),
         cmocka_unit_test(conv_weight_gradient_tiles),

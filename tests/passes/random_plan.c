@@ -121,7 +121,8 @@ void random_plan_add_choices(struct plan *plan, uint64_t seed) {
 }
 
 struct plan *random_plan_make(uint64_t seed, uint64_t max_bytes) {
-    const struct memory_options memory = {MEMORY_ALL, max_bytes};
+    const struct memory_options memory = {
+        .strategies = MEMORY_ALL, .max_chunk_bytes = max_bytes, .plain = true};
     struct arena arena = {0};
     struct graph graph;
     VEC(const struct param *) params = {0};

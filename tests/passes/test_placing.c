@@ -57,7 +57,8 @@ static struct plan *place(uint64_t seed, enum depth depth, const struct memory_o
 
 static uint64_t arena_of(uint64_t seed, enum depth depth, uint32_t strategies,
                          uint64_t max_chunk_bytes, uint64_t *bound_out) {
-    const struct memory_options options = {strategies, max_chunk_bytes};
+    const struct memory_options options = {.strategies = strategies,
+                                           .max_chunk_bytes = max_chunk_bytes};
     struct plan *plan = place(seed, depth, &options);
     const uint64_t arena_bytes = plan->programs[0].arena_bytes;
     *bound_out = plan->programs[0].lower_bound_bytes;
@@ -102,7 +103,8 @@ static void assert_same_plan(struct plan *a, struct plan *b) {
 static void same_every_time(void **state) {
     (void)state;
     for (uint64_t seed = 0; seed < 20; seed++) {
-        const struct memory_options options = {MEMORY_ALL, seed % 2 ? 8192 : 0};
+        const struct memory_options options = {.strategies = MEMORY_ALL,
+                                               .max_chunk_bytes = seed % 2 ? 8192 : 0};
         assert_same_plan(place(seed, PLAIN, &options), place(seed, PLAIN, &options));
     }
 }
@@ -183,7 +185,7 @@ static void two_stacks_are_optimal(void **state) {
         plan_free(plan);
     }
     for (uint64_t seed = 0; seed < N_GRAPHS; seed++) {
-        const struct memory_options options = {MEMORY_STACKS, 0};
+        const struct memory_options options = {.strategies = MEMORY_STACKS, .max_chunk_bytes = 0};
         struct plan *plan = place(seed, (enum depth)(seed % DEPTH_COUNT), &options);
         check_stacks(plan, "random graph", &tally);
         plan_free(plan);
@@ -221,7 +223,8 @@ static void chunks_are_within_the_limit(void **state) {
             max_bytes = MAX(max_bytes, align_up(whole->tensors[i].size_bytes, PLAN_ALIGNMENT));
         max_bytes += PLAN_ALIGNMENT * (seed % 7);
         const uint32_t strategies = seed % 3 ? 1u << seed % 6 : MEMORY_ALL;
-        const struct memory_options options = {strategies, max_bytes};
+        const struct memory_options options = {.strategies = strategies,
+                                               .max_chunk_bytes = max_bytes};
         struct plan *plan = place(seed, (enum depth)(seed % DEPTH_COUNT), &options);
         check_chunks(plan, max_bytes, &n_chunks);
         n_blocks += PLAN_BLOCK_COUNT;
@@ -236,7 +239,8 @@ static void chunks_are_within_the_limit(void **state) {
 static void wide_limit_changes_nothing(void **state) {
     (void)state;
     for (uint64_t seed = 0; seed < 20; seed++) {
-        const struct memory_options options = {MEMORY_ALL, (uint64_t)1 << 30};
+        const struct memory_options options = {.strategies = MEMORY_ALL,
+                                               .max_chunk_bytes = (uint64_t)1 << 30};
         assert_same_plan(place(seed, PLAIN, NULL), place(seed, PLAIN, &options));
     }
 }

@@ -66,8 +66,17 @@ static enum kernel_access access_of(const struct plan_record *record, uint32_t b
     return pastes ? KERNEL_UPDATE : access;
 }
 
+/* Writes a part of its tensor and leaves the rest to other records. */
+static bool writes_part(const struct plan_record *record, uint32_t binding) {
+    return record->kernel == KERNEL_ID_winograd_product && binding == 3 &&
+           (word_of(record, "n_channels") != word_of(record, "c_out") ||
+            word_of(record, "n_rows") != (word_of(record, "h_out") + 3) / 4);
+}
+
 unsigned simulate_access(const struct plan_record *record, uint32_t binding) {
-    return is_touched(record, binding) ? (unsigned)access_of(record, binding) : 0;
+    const enum kernel_access access =
+        writes_part(record, binding) ? KERNEL_UPDATE : access_of(record, binding);
+    return is_touched(record, binding) ? (unsigned)access : 0;
 }
 
 /* Calls visit for every word of a tensor that belongs to an element. */
@@ -82,6 +91,31 @@ static void each_word(struct sim *sim, uint32_t tensor,
     for (uint64_t n = 0; n < images; n++) {
         for (uint64_t i = 0; i < count; i++)
             visit(sim, &sim->words[t->block][t->offset_bytes / 4 + n * t->stride_n + i], root);
+    }
+}
+
+/* The same for the words that a record writes: of winograd_product, those of its rows and channels.
+ */
+static void each_written(struct sim *sim, const struct plan_record *record, uint32_t binding,
+                         void (*visit)(struct sim *, struct sim_word *, uint32_t root)) {
+    const struct plan_tensor *t = &sim->plan->tensors[record->tensors[binding]];
+    struct winograd_product_params p;
+    if (record->kernel != KERNEL_ID_winograd_product) {
+        each_word(sim, record->tensors[binding], visit);
+        return;
+    }
+    memcpy(&p, record->params, sizeof(p));
+    const uint32_t root = simulate_root(sim->plan, record->tensors[binding]);
+    const uint64_t plane = (uint64_t)p.h_out * p.w_out;
+    for (uint64_t n = 0; n < p.n; n++) {
+        for (uint64_t i = 0; i < p.c_out * plane; i++) {
+            const uint64_t channel = i / plane, row = i % plane / p.w_out / 4;
+            const bool is_written = channel >= p.first_channel &&
+                                    channel - p.first_channel < p.n_channels &&
+                                    row >= p.first_row && row - p.first_row < p.n_rows;
+            if (is_written)
+                visit(sim, &sim->words[t->block][t->offset_bytes / 4 + n * p.y_stride_n + i], root);
+        }
     }
 }
 
@@ -150,6 +184,7 @@ static bool may_work_in_place(const struct plan_record *record, uint32_t in) {
         return in == 1;
     case KERNEL_ID_conv_dgrad:
     case KERNEL_ID_upconv_dgrad:
+    case KERNEL_ID_winograd_product:
         return in == 2; /* the mask: a bias has another shape */
     case KERNEL_ID_add:
     case KERNEL_ID_accumulate:
@@ -285,7 +320,7 @@ static void simulate_record(struct sim *sim, const struct plan_record *record) {
     }
     for (uint32_t b = 0; b < info->n_bindings; b++) {
         if ((access_of(record, b) & KERNEL_WRITE) != 0)
-            each_word(sim, record->tensors[b], mark_write);
+            each_written(sim, record, b, mark_write);
     }
 }
 
