@@ -47,8 +47,8 @@
  *     x[n, i, yy + ky * dilation - pad_h, xx + kx * dilation - pad_w] * w[i][ky * kw + kx][o]),
  * x being zero outside. The order of the sum is i, then ky, then kx, for every tile shape, so that
  * results do not depend on the position of a pixel (but for Winograd's algorithm on the CPU device,
- * runtime/cpu/winograd.c). conv_dgrad is the same sum with x = gradient of
- * the output, w = weights_transpose(flip) of the layer's weights, pad = dilation * (k - 1) - pad of
+ * runtime/cpu/winograd.c, and in the kernels below). conv_dgrad is the same sum with x = gradient
+ * of the output, w = weights_transpose(flip) of the layer's weights, pad = dilation * (k - 1) - pad of
  * the layer.  aux: the bias (c_out floats) when EPILOGUE_BIAS, the mask tensor (shape of y, stride
  * aux_stride_n) when EPILOGUE_MASK, anything valid when neither; never both. The mask leaves the
  * plain_count channels from plain_first on alone (both 0 when there is no mask).

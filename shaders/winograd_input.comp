@@ -23,7 +23,8 @@ void main() {
     uint number = block * WINOGRAD_LANES + gl_LocalInvocationID.x;
     bool wanted = block < div_up(tiles, WINOGRAD_LANES);
     bool live = number < tiles;
-    winograd_tile tile = winograd_tile_find(min(number, tiles - 1u), p.first_row, p.n_rows, p.w_out);
+    winograd_tile tile =
+        winograd_tile_find(min(number, tiles - 1u), p.first_row, p.n_rows, p.w_out);
     uint row_at[WINO_IN], col_at[WINO_IN];
     bool row_in[WINO_IN], col_in[WINO_IN];
     [[unroll]] for (int i = 0; i < WINO_IN; i++) {

@@ -130,7 +130,8 @@ void main() {
 
     uint number = block * WINOGRAD_LANES + lane;
     bool live = wanted && number < tiles;
-    winograd_tile tile = winograd_tile_find(min(number, tiles - 1u), p.first_row, p.n_rows, p.w_out);
+    winograd_tile tile =
+        winograd_tile_find(min(number, tiles - 1u), p.first_row, p.n_rows, p.w_out);
     [[unroll]] for (int j = 0; j < 4; j++) {
         uint own = out_block * 4u + uint(j);
         uint channel = p.first_channel + min(own, p.n_channels - 1u);

@@ -131,9 +131,25 @@ bool watch_restore(struct watch *watch, struct unet_session *session, struct err
 
 /* ---- record by record ---- */
 
+/* Of the channels and rows that a kernel computed. */
+static const float *find_bad_part(const struct kernel_region *region, const float *data) {
+    const uint64_t length = (uint64_t)region->n_h * region->w;
+    for (uint64_t plane = 0; plane < (uint64_t)region->n * region->n_c; plane++) {
+        const uint64_t channel = region->first_c + plane % region->n_c;
+        const float *part = data + plane / region->n_c * region->stride_n +
+                            (channel * region->h + region->first_h) * region->w;
+        const uint64_t bad = find_bad(part, length);
+        if (bad < length)
+            return part + bad;
+    }
+    return NULL;
+}
+
 /* The first number that is not finite in what a kernel computed of a tensor, NULL when all are.
  * Between the images of a tensor that is a part of a wider one lies what is not its own. */
 static const float *find_bad_result(const struct kernel_region *region, const float *data) {
+    if (region->n_c != 0)
+        return find_bad_part(region, data);
     uint64_t images = 1, length = region->extent;
     switch (region->form) {
     case KERNEL_PLANES:

@@ -118,14 +118,35 @@ static void set_words(const struct plan_tensor *tensor, uint8_t *words, uint8_t 
         memset(first + n * tensor->stride_n, value, planes ? image : tensor->size_bytes / 4);
 }
 
+/* What a record writes of a tensor, row by row where others write the rest. */
+static void set_written(const struct plan_record *record, const struct plan_tensor *tensor,
+                        uint8_t *words) {
+    const uint32_t h = (uint32_t)tensor->shape.h, c = (uint32_t)tensor->shape.c;
+    const size_t w = (size_t)tensor->shape.w;
+    uint8_t *first = words + tensor->offset_bytes / 4;
+    if (record->kernel != KERNEL_ID_winograd_product) {
+        set_words(tensor, words, 0);
+        return;
+    }
+    for (uint32_t row = 0; row < (uint32_t)tensor->shape.n * c * h; row++) {
+        const uint32_t n = row / h / c, channel = row / h % c, y = row % h;
+        if (simulate_writes_row(record, channel, y))
+            memset(first + (size_t)n * tensor->stride_n + ((size_t)channel * h + y) * w, 0, w);
+    }
+}
+
 /* Reads of a record make words alive, writes end what is before them. */
 static void step_back(const struct plan *plan, const struct plan_record *record, uint8_t *alive) {
     static const unsigned access[] = {KERNEL_WRITE, KERNEL_READ};
     for (size_t i = 0; i < ARRAY_LEN(access); i++) {
         for (uint32_t b = 0; b < kernel_table[record->kernel].n_bindings; b++) {
             const struct plan_tensor *tensor = &plan->tensors[record->tensors[b]];
-            if (tensor->block == PLAN_BLOCK_ARENA && (simulate_access(record, b) & access[i]) != 0)
-                set_words(tensor, alive, access[i] == KERNEL_READ);
+            if (tensor->block != PLAN_BLOCK_ARENA || (simulate_access(record, b) & access[i]) == 0)
+                continue;
+            if (access[i] == KERNEL_READ)
+                set_words(tensor, alive, 1);
+            else
+                set_written(record, tensor, alive);
         }
     }
 }

@@ -66,17 +66,16 @@ static enum kernel_access access_of(const struct plan_record *record, uint32_t b
     return pastes ? KERNEL_UPDATE : access;
 }
 
-/* Writes a part of its tensor and leaves the rest to other records. */
-static bool writes_part(const struct plan_record *record, uint32_t binding) {
-    return record->kernel == KERNEL_ID_winograd_product && binding == 3 &&
-           (word_of(record, "n_channels") != word_of(record, "c_out") ||
-            word_of(record, "n_rows") != (word_of(record, "h_out") + 3) / 4);
+unsigned simulate_access(const struct plan_record *record, uint32_t binding) {
+    return is_touched(record, binding) ? (unsigned)access_of(record, binding) : 0;
 }
 
-unsigned simulate_access(const struct plan_record *record, uint32_t binding) {
-    const enum kernel_access access =
-        writes_part(record, binding) ? KERNEL_UPDATE : access_of(record, binding);
-    return is_touched(record, binding) ? (unsigned)access : 0;
+bool simulate_writes_row(const struct plan_record *record, uint32_t channel, uint32_t y) {
+    if (record->kernel != KERNEL_ID_winograd_product)
+        return true;
+    const uint32_t tile_row = y / 4;
+    return channel - word_of(record, "first_channel") < word_of(record, "n_channels") &&
+           tile_row - word_of(record, "first_row") < word_of(record, "n_rows"); /* or wrap round */
 }
 
 /* Calls visit for every word of a tensor that belongs to an element. */
@@ -106,16 +105,13 @@ static void each_written(struct sim *sim, const struct plan_record *record, uint
     }
     memcpy(&p, record->params, sizeof(p));
     const uint32_t root = simulate_root(sim->plan, record->tensors[binding]);
-    const uint64_t plane = (uint64_t)p.h_out * p.w_out;
-    for (uint64_t n = 0; n < p.n; n++) {
-        for (uint64_t i = 0; i < p.c_out * plane; i++) {
-            const uint64_t channel = i / plane, row = i % plane / p.w_out / 4;
-            const bool is_written = channel >= p.first_channel &&
-                                    channel - p.first_channel < p.n_channels &&
-                                    row >= p.first_row && row - p.first_row < p.n_rows;
-            if (is_written)
-                visit(sim, &sim->words[t->block][t->offset_bytes / 4 + n * p.y_stride_n + i], root);
-        }
+    for (uint32_t row = 0; row < p.n * p.c_out * p.h_out; row++) {
+        const uint32_t n = row / p.h_out / p.c_out, channel = row / p.h_out % p.c_out;
+        struct sim_word *words = &sim->words[t->block][t->offset_bytes / 4 + n * p.y_stride_n];
+        words += ((size_t)channel * p.h_out + row % p.h_out) * p.w_out;
+        for (uint32_t x = 0; x < p.w_out && simulate_writes_row(record, channel, row % p.h_out);
+             x++)
+            visit(sim, &words[x], root);
     }
 }
 

@@ -83,6 +83,8 @@ const char *simulate_plan(const struct plan *plan);
 /* What a record does to the tensor of a binding, as the simulation sees it; 0: it is bound, but not
  * looked at. */
 unsigned simulate_access(const struct plan_record *record, uint32_t binding);
+/* Whether a row of a plane is among those that the record writes. */
+bool simulate_writes_row(const struct plan_record *record, uint32_t channel, uint32_t y);
 uint32_t simulate_root(const struct plan *plan, uint32_t tensor);
 
 #endif

@@ -453,6 +453,51 @@ static void test_partial_write(void **state) {
     plan_free(plan);
 }
 
+/* Two records write a half each; what reads it whole must come after both. */
+static void test_parts(void **state) {
+    (void)state;
+    struct plan *plan = build_plan();
+    struct builder b = {.plan = plan};
+    const struct winograd_weights_params weights = {1, 4, 0, 0, 4};
+    struct winograd_input_params input = {2, 1, 8, 8, 64, 8, 8, 1, 1, 0, 1};
+    struct winograd_product_params product = {
+        .n = 2, .c_in = 1, .c_out = 4, .h_out = 8, .w_out = 8, .y_stride_n = 256};
+    const struct act_fwd_params act = {2, 256, 256, 256, 0};
+    const enum plan_block arena = PLAN_BLOCK_ARENA;
+    const uint32_t image = find_tensor(plan, "image"), w = find_tensor(plan, "c1.weight");
+    b.next[arena] = plan->block_bytes[arena];
+    const uint32_t u =
+        add_tensor(&b, "u", arena, PLAN_LAYOUT_FLAT, (struct shape){1, 1, 1, 576}, 0);
+    const uint32_t v =
+        add_tensor(&b, "v", arena, PLAN_LAYOUT_FLAT, (struct shape){1, 1, 1, 2304}, 2304);
+    const struct shape shape = {2, 4, 8, 8};
+    const uint32_t y = add_tensor(&b, "y", arena, PLAN_LAYOUT_PLANES, shape, 11520);
+    const uint32_t z = add_tensor(&b, "z", arena, PLAN_LAYOUT_PLANES, shape, 13568);
+    plan->block_bytes[arena] = MAX(plan->block_bytes[arena], 15616);
+    product.n_rows = 1, product.n_channels = 4;
+    struct plan_program *p = add_program(&b, "parts");
+    add_record(p, KERNEL_ID_winograd_weights, "weights", false, TENSORS(w, u), &weights);
+    for (uint32_t row = 0; row < 2; row++) {
+        input.first_row = product.first_row = row;
+        add_record(p, KERNEL_ID_winograd_input, "input", row > 0, TENSORS(image, v), &input);
+        add_record(p, KERNEL_ID_winograd_product, "product", true, TENSORS(v, u, w, y), &product);
+    }
+    add_record(p, KERNEL_ID_act_fwd, "act", true, TENSORS(y, z), &act);
+    add_port(p, "image", PLAN_IN, image);
+    set_figures(plan, p);
+    assert_accepted(plan);
+    product.first_row = 0; /* the first half twice */
+    memcpy(p->records[4].params, &product, sizeof(product));
+    assert_rejected(plan, "record 5 (act): tensor y: reads undefined bytes");
+    product.first_row = 1, product.n_channels = 3;
+    memcpy(p->records[4].params, &product, sizeof(product));
+    assert_rejected(plan, "record 5 (act): tensor y: reads undefined bytes");
+    product.n_channels = 4;
+    memcpy(p->records[4].params, &product, sizeof(product));
+    assert_accepted(plan);
+    plan_free(plan);
+}
+
 /* --- limits of a device --- */
 
 static void assert_limited(struct plan_limits limits, const char *part_of_message, bool hint) {
@@ -661,6 +706,7 @@ int main(void) {
         cmocka_unit_test(test_chunks),
         cmocka_unit_test(test_overwritten_output),
         cmocka_unit_test(test_partial_write),
+        cmocka_unit_test(test_parts),
         cmocka_unit_test(test_random_programs),
         cmocka_unit_test(test_limits),
         cmocka_unit_test(test_mutations),
