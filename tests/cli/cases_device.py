@@ -553,7 +553,10 @@ def check_tune(lab):
     """Methods are measured, kept and found; a run continued from a checkpoint keeps its own."""
     is_vulkan = json.loads(lab.good("unetrun bench tiny.plan --repeat 1 --json"))["access"] != \
         "pointers"
-    lab.good("unetc tiny.yaml -o wide32.plan -q --set width=32")
+    wide = "unetc tiny.yaml -o wide32.plan -q --set width=32 --dump plan"
+    assert ", winograd (" in lab.good(wide)
+    # the methods that are left give the same bits
+    assert "winograd" not in lab.good(wide + " --disable winograd")
     bench = "unetrun bench wide32.plan --repeat 1 --json --program train_step"
     assert json.loads(lab.good(bench + " --disable narrow"))["methods"].startswith(
         "train_step: direct ")
