@@ -35,6 +35,15 @@ layout(push_constant, std430) uniform push_block {
     };
 #define AT(name, index) name##_block(p.address[name##_binding]).data[index]
 
+/* The address of the word `index` behind a base. What follows it at a constant distance, such as a
+   member of a struct, is known to be its neighbour, unlike what a sum of 32-bit indices reaches,
+   which may wrap round. */
+uvec2 address_of_word(uvec2 base, uint index) {
+    uint carry;
+    uint low = uaddCarry(base.x, index << 2, carry);
+    return uvec2(low, base.y + (index >> 30) + carry);
+}
+
 #else
 
 layout(push_constant, std430) uniform push_block {

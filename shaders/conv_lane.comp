@@ -42,14 +42,6 @@
 #define INNER_W (SPAN_W - 2 * MARGIN)
 #endif
 
-/* The address of an element. What follows at a constant distance is part of the instruction
-   that loads it, unlike a sum of 32-bit indices, which may wrap round. */
-uvec2 src_from(uint index) {
-    uint carry;
-    uint low = uaddCarry(p.address[src_binding].x, index << 2, carry);
-    return uvec2(low, p.address[src_binding].y + (index >> 30) + carry);
-}
-
 void main() {
     uint pitch = COLUMNS * 4u;
     uint column_blocks = div_up(pitch, gl_WorkGroupSize.x);
@@ -109,10 +101,11 @@ void main() {
         [[unroll]] for (int i = 0; i < CHUNK * SPAN_H; i++) {
             uint channel_at = plane_at + i / SPAN_H * (SRC_H * SRC_W);
 #ifdef EDGES
-            row_from[i] = src_from(channel_at + span_row_at[i % SPAN_H] + x0 + MARGIN - PAD_W);
+            uint row_at = channel_at + span_row_at[i % SPAN_H] + x0 + MARGIN - PAD_W;
 #else
-            row_from[i] = src_from(channel_at + tile_at + i % SPAN_H * SRC_PITCH);
+            uint row_at = channel_at + tile_at + i % SPAN_H * SRC_PITCH;
 #endif
+            row_from[i] = address_of_word(p.address[src_binding], row_at);
         }
         [[unroll]] for (int r = 0; r < ROWS; r++) {
             [[unroll]] for (int c = 0; c < COLS; c += 4) {

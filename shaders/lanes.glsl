@@ -34,9 +34,7 @@ float lanes_pick(vec4 four, uint first, float other) {
 
 /* The elements first .. first + gl_SubgroupSize - 1 of a tensor; the subgroup has 8 or 16 lanes. */
 float lanes_load(uvec2 address, uint first) {
-    uint carry;
-    uint low = uaddCarry(address.x, first << 2, carry);
-    lanes_block from = lanes_block(uvec2(low, address.y + (first >> 30) + carry));
+    lanes_block from = lanes_block(address_of_word(address, first));
     float value = lanes_pick(from.low.b, 4u, lanes_pick(from.low.a, 0u, 0.0));
     if (gl_SubgroupSize == 16u)
         value = lanes_pick(from.high.b, 12u, lanes_pick(from.high.a, 8u, value));

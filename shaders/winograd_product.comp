@@ -4,20 +4,18 @@
  * channels of a block of tiles, an invocation one tile: 144 sums, each loaded and stored once for a
  * chunk of source channels, in registers or on the stack.
  *
- * With LANES (address path) the sixteen numbers of v that belong to the block are loaded from an
- * address that all lanes share, and every lane takes its own: Mesa's CPU driver makes one vector
+ * On the address path (HAS_LANES) the sixteen numbers of v that belong to the block are loaded from
+ * an address that all lanes share, and every lane takes its own: Mesa's CPU driver makes one vector
  * load of that, where an address of each lane's own would be a gather (docs/shaders.md). A lane
  * is numbered by its subgroup; numbers past the end of the block are not loaded, so that any size
  * of subgroups gives the same.
  */
 #extension GL_GOOGLE_include_directive : require
 #extension GL_EXT_control_flow_attributes : require
-#ifdef LANES
-#extension GL_KHR_shader_subgroup_basic : require
-#endif
 #include "kernel_contract.h"
 #define PARAMS WINOGRAD_PRODUCT_PARAMS
 #include "access.glsl"
+#include "lanes.glsl"
 #include "winograd.glsl"
 
 layout(constant_id = 3) const uint EPILOGUE = 0;
@@ -30,7 +28,7 @@ TENSOR(3, writeonly, float, y)
 const uint V_CHUNK = WINOGRAD_POINTS * WINOGRAD_CHUNK * WINOGRAD_LANES; /* floats */
 const uint U_CHUNK = WINOGRAD_POINTS * WINOGRAD_CHUNK;                  /* vec4 */
 
-#ifdef LANES
+#ifdef HAS_LANES
 /* Offsets inside of a struct are constants: neighbours are known to be neighbours. */
 layout(buffer_reference, std430, buffer_reference_align = 16) readonly buffer v_chunk {
     vec4 lanes[V_CHUNK / 4u];
@@ -38,20 +36,6 @@ layout(buffer_reference, std430, buffer_reference_align = 16) readonly buffer v_
 layout(buffer_reference, std430, buffer_reference_align = 16) readonly buffer u_chunk {
     vec4 outs[U_CHUNK];
 };
-
-/* An address `index` vec4 further. */
-uvec2 address_at(uvec2 base, uint index) {
-    uint low = base.x + index * 16u;
-    return uvec2(low, base.y + (low < base.x ? 1u : 0u));
-}
-
-float pick(vec4 four, uint first, float other) {
-    uint lane = gl_SubgroupInvocationID;
-    other = lane == first ? four.x : other;
-    other = lane == first + 1u ? four.y : other;
-    other = lane == first + 2u ? four.z : other;
-    return lane == first + 3u ? four.w : other;
-}
 #endif
 
 /* The epilogue of conv_roles.glsl for one element of y. The mask is read by the invocation that
@@ -76,7 +60,7 @@ void main() {
     uint out_block = group - block * out_blocks;
     bool wanted = block < tile_blocks;
     block = min(block, tile_blocks - 1u);
-#ifdef LANES
+#ifdef HAS_LANES
     uint lane = gl_SubgroupID * gl_SubgroupSize + gl_SubgroupInvocationID;
     /* Where a vec4 of the block still lies behind the subgroup's first number, else the first */
     uint second = gl_SubgroupSize > 4u ? 1u : 0u;
@@ -94,20 +78,20 @@ void main() {
         sum[e] = vec4(0.0);
     uint chunk = 0u;
     while (true) { /* tested at the end, see docs/shaders.md */
-#ifdef LANES
-        v_chunk from_v = v_chunk(address_at(p.address[v_binding], v_at));
-        u_chunk from_u = u_chunk(address_at(p.address[u_binding], u_at));
+#ifdef HAS_LANES
+        v_chunk from_v = v_chunk(address_of_word(p.address[v_binding], v_at * 4u));
+        u_chunk from_u = u_chunk(address_of_word(p.address[u_binding], u_at * 4u));
 #endif
         [[unroll]] for (uint e = 0u; e < WINOGRAD_POINTS; e++) {
             vec4 added = sum[e];
             [[unroll]] for (uint q = 0u; q < WINOGRAD_CHUNK; q++) {
                 uint number = e * WINOGRAD_CHUNK + q;
-#ifdef LANES
+#ifdef HAS_LANES
                 float value = from_v.lanes[number * 4u].x;
-                value = pick(from_v.lanes[number * 4u], 0u, value);
-                value = pick(from_v.lanes[number * 4u + second], 4u, value);
-                value = pick(from_v.lanes[number * 4u + third], 8u, value);
-                value = pick(from_v.lanes[number * 4u + fourth], 12u, value);
+                value = lanes_pick(from_v.lanes[number * 4u], 0u, value);
+                value = lanes_pick(from_v.lanes[number * 4u + second], 4u, value);
+                value = lanes_pick(from_v.lanes[number * 4u + third], 8u, value);
+                value = lanes_pick(from_v.lanes[number * 4u + fourth], 12u, value);
                 vec4 weight = from_u.outs[number];
 #else
                 float value = AT(v, v_at + number * WINOGRAD_LANES);
@@ -117,7 +101,7 @@ void main() {
             }
             sum[e] = added;
         }
-#ifdef LANES
+#ifdef HAS_LANES
         v_at += V_CHUNK / 4u;
 #else
         v_at += V_CHUNK;
