@@ -23,7 +23,7 @@
 #define KERNEL_MAX_PARAMS                                                                          \
     20 /* 80 bytes; 6 addresses of 8 bytes fill the guaranteed 128 bytes of push constants */
 #define KERNEL_MAX_SPEC                                                                            \
-    12 /* specialisation constants, ids 0..11; 0, 1, 2 are the workgroup size                      \
+    16 /* specialisation constants, ids 0..15; 0, 1, 2 are the workgroup size                      \
         */
 
 /* Words of the control buffer: what changes from step to step. */

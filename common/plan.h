@@ -90,6 +90,7 @@ enum plan_method_kind {
     PLAN_METHOD_DIRECT,   /* sums as the kernel's definition has them */
     PLAN_METHOD_WINOGRAD, /* Winograd's minimal filtering: fewer multiplications */
     PLAN_METHOD_NARROW,   /* direct, with tiles of fewer output channels */
+    PLAN_METHOD_SPLIT,    /* direct weight gradients in more parts, added up afterwards */
     PLAN_METHOD_KIND_COUNT
 };
 

@@ -9,7 +9,8 @@
 
 #include "common/plan_check.h"
 
-static const char *const method_names[PLAN_METHOD_KIND_COUNT] = {"direct", "winograd", "narrow"};
+static const char *const method_names[PLAN_METHOD_KIND_COUNT] = {"direct", "winograd", "narrow",
+                                                                 "split"};
 
 const char *plan_method_name(enum plan_method_kind kind) {
     return method_names[kind];

@@ -27,7 +27,7 @@ const char *const *unet_compile_passes(void) {
 }
 
 /* Of the last step: not a pass over a graph. */
-#define METHODS "winograd"
+#define METHODS "methods"
 
 /* Those that --disable can leave out. */
 static const struct {

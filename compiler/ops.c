@@ -108,12 +108,15 @@ uint64_t op_param_words(const struct param *param) {
     return lower_weight_elements(in, out, s.h * s.w);
 }
 
-void op_lower_wgrad(struct lower *lower, const struct node *node, enum kernel_id kernel,
-                    const void *params, uint32_t splits, uint64_t words,
-                    const struct value *const *values, uint64_t flops) {
+/* A sum in so many parts, and the kernel that adds them up. The number is the kernel's last
+   parameter. */
+static void lower_parts(struct lower *lower, const struct node *node, enum kernel_id kernel,
+                        uint32_t *params, uint32_t splits, uint64_t words,
+                        const struct value *const *values, uint64_t flops) {
     uint32_t dw = lower_tensor(lower, values[2]);
     uint32_t partial = splits == 1 ? dw : lower_scratch_flat(lower, "partial sums", splits * words);
     uint32_t tensors[] = {lower_tensor(lower, values[0]), lower_tensor(lower, values[1]), partial};
+    params[kernel_table[kernel].n_params - 1] = splits;
     lower_record(lower, node, "weight gradient", kernel, params, tensors, flops);
     if (splits > 1) {
         struct wgrad_reduce_params reduce = {.count = (uint32_t)words, .splits = splits};
@@ -121,4 +124,24 @@ void op_lower_wgrad(struct lower *lower, const struct node *node, enum kernel_id
         lower_record(lower, node, "weight gradient sum", KERNEL_ID_wgrad_reduce, &reduce,
                      reduce_tensors, 0);
     }
+}
+
+void op_lower_wgrad(struct lower *lower, const struct node *node, enum kernel_id kernel,
+                    uint32_t *params, uint64_t words, const struct value *const *values,
+                    uint64_t flops) {
+    static const int32_t few[PLAN_DEVICE_COUNT] = {0};
+    static const int32_t many[PLAN_DEVICE_COUNT] = {[PLAN_DEVICE_GPU] = 1,
+                                                    [PLAN_DEVICE_CPU_DESCRIPTOR] = -1,
+                                                    [PLAN_DEVICE_CPU_ADDRESS] = -1,
+                                                    [PLAN_DEVICE_NATIVE] = -1};
+    const uint32_t splits = tile_wgrad_splits(kernel, params);
+    const uint32_t most = tile_wgrad_most_splits(kernel, params, lower_room(lower));
+    lower_choice_begin(lower, node, "weight gradient");
+    lower_method(lower, PLAN_METHOD_DIRECT, few);
+    lower_parts(lower, node, kernel, params, splits, words, values, flops);
+    if (most > splits) {
+        lower_method(lower, PLAN_METHOD_SPLIT, many);
+        lower_parts(lower, node, kernel, params, most, words, values, flops);
+    }
+    lower_choice_end(lower);
 }

@@ -44,6 +44,14 @@ static uint64_t blocks(uint64_t value, uint64_t block) {
     return (value + block - 1) / block;
 }
 
+/* The largest divisor that is not larger than `most`. */
+static uint32_t most_divisor(uint32_t value, uint32_t most) {
+    uint32_t divisor = MIN(value, most);
+    while (value % divisor != 0)
+        divisor--;
+    return divisor;
+}
+
 static struct map map_find(enum kernel_id kernel, const union kernel_params *p) {
     if (kernel == KERNEL_ID_upconv_fwd) {
         const struct upconv_params *u = &p->upconv;
@@ -87,21 +95,20 @@ static struct map map_find(enum kernel_id kernel, const union kernel_params *p) 
 
 /*
  * conv_tile.comp: tiles of pixels x output channels, largest first. A large one reads less for each
- * multiply-add, but leaves a GPU idle where a layer has few of them.
+ * multiply-add, but leaves a GPU idle where a layer has few of them; larger ones than here gained
+ * nothing (docs/shaders.md).
  */
-#define GPU_GROUPS 192u   /* workgroups that keep a GPU busy */
-#define WGRAD_GROUPS 128u /* the same for weight gradients, whose splits are given */
+#define GPU_GROUPS 192u /* workgroups that keep a GPU busy */
 #define GPU_SHARED_BYTES 32768u
-#define GPU_DEPTH 8u /* least depth of a step */
+#define GPU_DEPTH 8u   /* least depth of a step */
+#define GPU_UNROLL 24u /* most depth of unrolled code */
 
 struct conv_tile {
     uint32_t size, out_lanes, out_vecs, pixel_vecs;
 };
 
 static const struct conv_tile conv_tiles[] = {
-    {128, 8, 4, 2}, /* 128 x 128 */
-    {128, 8, 2, 2}, /* 128 x 64 */
-    {64, 8, 2, 2},  /* 64 x 64 */
+    {128, 8, 2, 1}, /* 64 x 64 */
     {128, 4, 2, 1}, /* 128 x 32 */
     {128, 4, 1, 1}, /* 128 x 16 */
     {64, 8, 1, 1},  /* 32 x 32 */
@@ -169,6 +176,7 @@ static bool choose_conv_tile(enum kernel_id kernel, const union kernel_params *p
     add_spec(tile, map.kw);
     add_spec(tile, map.padded);
     add_spec(tile, map.sources * map.kh % step_rows == 0);
+    add_spec(tile, most_divisor(step_rows * map.kw, GPU_UNROLL));
     tile->shared_bytes = step_rows * map.kw * 4 * (tile_vecs(conv) * 4 + tile_pixels(conv));
     set_groups(tile, conv_groups(conv, &map));
     return true;
@@ -325,15 +333,16 @@ static struct wgrad wgrad_find(enum kernel_id kernel, const union kernel_params 
                           .dense = c->dilation == 1};
 }
 
-/* wgrad_tile.comp: tiles of rows (input channel, tap) x columns, largest first. */
+/* wgrad_tile.comp: tiles of rows (input channel, tap) x columns, widest first. */
+#define WGRAD_DEPTH 16u
+#define WGRAD_UNROLL 4u
+
 struct wgrad_tile {
     uint32_t size, col_lanes, row_vecs, col_vecs;
 };
 
 static const struct wgrad_tile wgrad_tiles[] = {
-    {128, 8, 2, 2}, /* 128 x 64 */
-    {64, 8, 2, 2},  /* 64 x 64 */
-    {64, 8, 2, 1},  /* 64 x 32 */
+    {128, 8, 2, 1}, /* 128 x 32 */
     {64, 8, 1, 1},  /* 32 x 32 */
     {64, 4, 1, 1},  /* 64 x 16 */
     {64, 2, 1, 1},  /* 128 x 8 */
@@ -343,35 +352,31 @@ static void choose_wgrad_tile(enum kernel_id kernel, const union kernel_params *
                               struct tile *tile) {
     struct wgrad wgrad = wgrad_find(kernel, p);
     bool up = kernel == KERNEL_ID_upconv_wgrad;
-    uint32_t pitch = div_up(wgrad.c_out, 4) * 4, depth = 16;
+    uint32_t pitch = div_up(wgrad.c_out, 4) * 4;
     uint64_t rows = up ? wgrad.c_in : (uint64_t)wgrad.c_in * wgrad.taps;
     uint64_t cols = up ? (uint64_t)pitch * wgrad.taps : pitch;
     const struct wgrad_tile *found = NULL;
     uint32_t tile_rows = 0, tile_cols = 0;
-    uint64_t groups = 0;
-    for (size_t i = 0; i < ARRAY_LEN(wgrad_tiles) && groups < WGRAD_GROUPS; i++) {
-        const struct wgrad_tile *next = &wgrad_tiles[i];
-        uint32_t next_cols = next->col_lanes * next->col_vecs * 4;
-        if (cols < next_cols && i + 1 < ARRAY_LEN(wgrad_tiles))
-            continue;
-        if (found != NULL && next_cols < 32)
-            break; /* for few columns only */
-        found = next;
-        tile_rows = next->size / next->col_lanes * next->row_vecs * 4;
-        tile_cols = next_cols;
-        groups = wgrad.splits * blocks(rows, tile_rows) * blocks(cols, tile_cols);
+    for (size_t i = 0; i < ARRAY_LEN(wgrad_tiles); i++) {
+        found = &wgrad_tiles[i];
+        tile_rows = found->size / found->col_lanes * found->row_vecs * 4;
+        tile_cols = found->col_lanes * found->col_vecs * 4;
+        /* Filled, or of few rows while the next ones are not smaller. */
+        if (cols >= tile_cols && (rows >= tile_rows || tile_cols < 32 || rows <= 32))
+            break;
     }
     tile->variant = up ? "upconv_wgrad_tile" : "conv_wgrad_tile";
     set_size(tile, found->size);
     add_spec(tile, found->col_lanes);
     add_spec(tile, found->row_vecs);
     add_spec(tile, found->col_vecs);
-    add_spec(tile, depth);
+    add_spec(tile, WGRAD_DEPTH);
     add_spec(tile, wgrad.kh);
     add_spec(tile, wgrad.kw);
     add_spec(tile, wgrad.padded);
-    tile->shared_bytes = depth * 4 * (tile_rows + 4 + tile_cols + 4);
-    set_groups(tile, groups);
+    add_spec(tile, WGRAD_UNROLL);
+    tile->shared_bytes = WGRAD_DEPTH * 4 * (tile_rows + 4 + tile_cols + 4);
+    set_groups(tile, wgrad.splits * blocks(rows, tile_rows) * blocks(cols, tile_cols));
 }
 
 /* Weight gradients of shaders/meson.build: channels and taps of a workgroup. */
@@ -482,7 +487,7 @@ static void choose_simple(enum kernel_id kernel, const union kernel_params *p, e
                     cls, tile);
         break;
     case KERNEL_ID_bias_grad:
-        choose_sum(variant, p->bias_grad.c, cpu ? 16 : 128, 4, tile);
+        choose_sum(variant, p->bias_grad.c, cpu ? 16 : 256, 4, tile);
         break;
     case KERNEL_ID_maxpool_fwd:
         choose_each(variant, (uint64_t)p->maxpool.n * p->maxpool.c,
@@ -609,19 +614,38 @@ void tile_choose(enum kernel_id kernel, const uint32_t *params, enum plan_class 
     }
 }
 
+static struct wgrad wgrad_read(enum kernel_id kernel, const uint32_t *params) {
+    union kernel_params p;
+    memset(&p, 0, sizeof p);
+    memcpy(&p, params, kernel_table[kernel].n_params * sizeof *params);
+    return wgrad_find(kernel, &p);
+}
+
+/* What one partial sum of a weight gradient has: float32, padded to four output channels. */
+static uint64_t wgrad_results(const struct wgrad *wgrad) {
+    return (uint64_t)wgrad->c_in * wgrad->taps * div_up(wgrad->c_out, 4) * 4;
+}
+
 /*
  * Enough splits that the outermost layers, with few channels and many pixels, still fill a device
  * (about 256 workgroups of 32 x 32 results), at least 8 rows each, and at most 4 MiB of partial
  * sums beyond the first.
  */
 uint32_t tile_wgrad_splits(enum kernel_id kernel, const uint32_t *params) {
-    union kernel_params p;
-    memset(&p, 0, sizeof p);
-    memcpy(&p, params, kernel_table[kernel].n_params * sizeof *params);
-    struct wgrad wgrad = wgrad_find(kernel, &p);
-    uint64_t results = (uint64_t)wgrad.c_in * wgrad.taps * div_up(wgrad.c_out, 4) * 4;
+    struct wgrad wgrad = wgrad_read(kernel, params);
+    uint64_t results = wgrad_results(&wgrad);
     uint64_t splits = blocks(256, blocks(results, 1024));
     splits = MIN(splits, MAX(1, wgrad.map_rows / 8));
     splits = MIN(splits, MAX(1, (4u << 20) / (results * 4)));
     return (uint32_t)MAX(splits, 1);
+}
+
+/* About 1000 workgroups of the largest tile (4096 results, 16 MiB in all), 512 pixels each. */
+uint32_t tile_wgrad_most_splits(enum kernel_id kernel, const uint32_t *params,
+                                uint64_t room_bytes) {
+    struct wgrad wgrad = wgrad_read(kernel, params);
+    uint64_t results = wgrad_results(&wgrad);
+    uint64_t splits = MIN(blocks(1000, blocks(results, 4096)), room_bytes / (results * 4));
+    splits = MIN(splits, (uint64_t)wgrad.map_rows * wgrad.map_w / 512);
+    return (uint32_t)MIN(splits, wgrad.map_rows);
 }

@@ -33,6 +33,10 @@ bool tile_has_narrow(enum kernel_id kernel, const uint32_t *params);
  */
 uint32_t tile_wgrad_splits(enum kernel_id kernel, const uint32_t *params);
 
+/* The same for devices with many processors, given so many bytes for the partial sums; 0: no room.
+ */
+uint32_t tile_wgrad_most_splits(enum kernel_id kernel, const uint32_t *params, uint64_t room_bytes);
+
 /* SPIR-V of a variant for an access path; words_out receives the length in 32-bit words. NULL when
  * there is none. */
 const uint32_t *shader_find(const char *variant, enum plan_access access, uint32_t *words_out);

@@ -11,6 +11,7 @@ static const struct unet_fast_path paths[] = {
     {"direct", "convolutions as sums over taps and channels, the plain way"},
     {"winograd", "convolutions with fewer multiplications: Vulkan devices and native kernels"},
     {"narrow", "direct convolutions with tiles of fewer output channels: Vulkan devices"},
+    {"split", "weight gradients in more parts, for devices with many processors: Vulkan devices"},
     {"tune-file", "what unetrun tune measured here"},
     {"defaults", "what was measured for known drivers before"},
 };
@@ -23,7 +24,7 @@ size_t unet_fast_paths(const struct unet_fast_path **paths_out) {
 }
 
 static bool fail_name(const char *source, const char *name, size_t length, struct err *err) {
-    char list[128] = "";
+    char list[160] = "";
     for (size_t i = 0; i < ARRAY_LEN(paths); i++) {
         strcat(list, i > 0 ? ", " : "");
         strcat(list, paths[i].name);

@@ -165,7 +165,7 @@ void main() {
         x -= y * PIXELS_W;
 #endif
         if (stored && own)
-            place_store(to, bias, image, y, x, result[b]);
+            place_store(to, bias, image, place_at(to, y, x), result[b]);
         b++;
         if (b == ROWS * COLS)
             break;

@@ -153,7 +153,7 @@ void main() {
         while (true) {
             uint y = y0 + b / COLS, x = x0 + b % COLS;
             if (stored && y < PIXELS_H && x < PIXELS_W)
-                place_store(to, bias, image, y, x, result[a * ROWS * COLS + b]);
+                place_store(to, bias, image, place_at(to, y, x), result[a * ROWS * COLS + b]);
             b++;
             if (b == ROWS * COLS)
                 break;

@@ -147,10 +147,24 @@ bool place_is_plain(place to) {
 #endif
 }
 
+/* Where the sum of a pixel belongs in dst's image. */
+uint place_at(place to, uint y, uint x) {
+    return to.channel * DST_PLANE + (y * SCALE + to.tap_y) * DST_W + x * SCALE + to.tap_x;
+}
+
+/* The same for a pixel by its number. */
+uint place_at(place to, uint pixel) {
+#if ROLE == ROLE_UPCONV_FWD
+    uint y = pixel / PIXELS_W;
+    return place_at(to, y, pixel - y * PIXELS_W);
+#else
+    return to.channel * DST_PLANE + pixel;
+#endif
+}
+
 /* Applies the epilogue to a finished sum and stores it. The mask is read by the invocation that
    writes the same element, and before: dst may be aux. */
-void place_store(place to, float bias, uint image, uint y, uint x, float value) {
-    uint at = to.channel * DST_PLANE + (y * SCALE + to.tap_y) * DST_W + x * SCALE + to.tap_x;
+void place_store(place to, float bias, uint image, uint at, float value) {
     if ((EPILOGUE & EPILOGUE_BIAS) != 0u)
         value += bias;
     if ((EPILOGUE & EPILOGUE_ACT) != 0u)

@@ -8,7 +8,8 @@
  * A workgroup computes ROW_LANES * ROW_VECS * 4 rows and COL_LANES * COL_VECS * 4 columns, an
  * invocation ROW_VECS * 4 by COL_VECS * 4 of them; the workgroup's size is ROW_LANES * COL_LANES, a
  * multiple of DEPTH, so that an invocation stages values of one pixel in each step, and of the same
- * rows and columns in all steps: their places relative to the pixel are computed once. The
+ * rows and columns in all steps: their places relative to the pixel are computed once. The values of
+ * the next step are on their way from memory to registers while a step is multiplied. The
  * workgroup's size / DEPTH is a multiple of 4 and divides both sizes of the tile. Pixels are added
  * in ascending order.
  *
@@ -39,7 +40,8 @@ layout(constant_id = 5) const uint COL_VECS = 1;
 layout(constant_id = 6) const uint DEPTH = 16;
 layout(constant_id = 7) const uint KH = 3;
 layout(constant_id = 8) const uint KW = 3;
-layout(constant_id = 9) const uint PADDED = 1; /* 0: all taps are inside x */
+layout(constant_id = 9) const uint PADDED = 1;  /* 0: all taps are inside x */
+layout(constant_id = 10) const uint UNROLL = 1; /* pixels of unrolled code; divides DEPTH */
 
 const uint ROW_LANES = gl_WorkGroupSize.x / COL_LANES;
 const uint TILE_ROWS = ROW_LANES * ROW_VECS * 4;
@@ -159,49 +161,68 @@ void main() {
     [[unroll]] for (uint a = 0u; a < ROW_VECS * 4 * COL_VECS; a++)
         sum[a] = vec4(0.0);
 
-    for (; pixel < end; pixel += DEPTH) {
-        bool valid = pixel + stage_depth < end; /* else staged as zero, read from pixel 0 */
-        uint at_y = (valid ? own_y : 0u) - X_PAD_H; /* may wrap round */
-        uint at_x = (valid ? own_x : 0u) - X_PAD_W;
-        uint x_first = (valid ? image * p.x_stride_n : 0u) + at_y * p.w_in + at_x;
-        uint dy_first =
-            valid ? image * p.dy_stride_n + own_y * DY_STEP_H * DY_W + own_x * DY_STEP_W : 0u;
-        [[unroll]] for (uint i = 0u; i < OWN_ROWS; i++) {
-            bool inside = PADDED == 0u || (at_y + own_rows[i].tap_y < p.h_in &&
-                                           at_x + own_rows[i].tap_x < p.w_in);
-            float value = AT(x, inside ? x_first + own_rows[i].offset : 0u);
-            x_tile[x_to + i * (STAGERS / 4)][stage_part] = inside ? value : 0.0;
+    float staged_x[OWN_ROWS];
+    float staged_dy[OWN_COLS];
+    bool is_first = true;
+    while (true) {
+        if (pixel < end) {
+            bool valid = pixel + stage_depth < end; /* else staged as zero, read from pixel 0 */
+            uint at_y = (valid ? own_y : 0u) - X_PAD_H; /* may wrap round */
+            uint at_x = (valid ? own_x : 0u) - X_PAD_W;
+            uint x_first = (valid ? image * p.x_stride_n : 0u) + at_y * p.w_in + at_x;
+            uint dy_first =
+                valid ? image * p.dy_stride_n + own_y * DY_STEP_H * DY_W + own_x * DY_STEP_W : 0u;
+            [[unroll]] for (uint i = 0u; i < OWN_ROWS; i++) {
+                bool inside = PADDED == 0u || (at_y + own_rows[i].tap_y < p.h_in &&
+                                               at_x + own_rows[i].tap_x < p.w_in);
+                float value = AT(x, inside ? x_first + own_rows[i].offset : 0u);
+                staged_x[i] = inside ? value : 0.0;
+            }
+            [[unroll]] for (uint i = 0u; i < OWN_COLS; i++) {
+                float value = AT(dy, dy_first + own_cols[i]);
+                staged_dy[i] = valid ? value : 0.0;
+            }
+            own_x += step_x;
+            own_y += step_y;
+            image += step_images;
+            if (own_x >= PIXELS_W) {
+                own_x -= PIXELS_W;
+                own_y++;
+            }
+            if (own_y >= PIXELS_H) {
+                own_y -= PIXELS_H;
+                image++;
+            }
         }
-        [[unroll]] for (uint i = 0u; i < OWN_COLS; i++) {
-            float value = AT(dy, dy_first + own_cols[i]);
-            dy_tile[dy_to + i * (STAGERS / 4)][stage_part] = valid ? value : 0.0;
-        }
-        own_x += step_x;
-        own_y += step_y;
-        image += step_images;
-        if (own_x >= PIXELS_W) {
-            own_x -= PIXELS_W;
-            own_y++;
-        }
-        if (own_y >= PIXELS_H) {
-            own_y -= PIXELS_H;
-            image++;
-        }
-        barrier();
-        for (uint d = 0u; d < DEPTH; d++) {
-            vec4 value[COL_VECS];
-            [[unroll]] for (uint b = 0u; b < COL_VECS; b++)
-                value[b] = dy_tile[d * COL_PITCH + b * COL_LANES + col_lane];
-            [[unroll]] for (uint a = 0u; a < ROW_VECS; a++) {
-                vec4 factor = x_tile[d * ROW_PITCH + a * ROW_LANES + row_lane];
-                [[unroll]] for (uint j = 0u; j < 4u; j++) {
-                    [[unroll]] for (uint b = 0u; b < COL_VECS; b++) {
-                        uint s = (a * 4u + j) * COL_VECS + b;
-                        sum[s] = fma(vec4(factor[j]), value[b], sum[s]);
+        if (!is_first) { /* the step before */
+            for (uint first = 0u; first < DEPTH; first += UNROLL) {
+                [[unroll]] for (uint u = 0u; u < UNROLL; u++) {
+                    uint d = first + u;
+                    vec4 value[COL_VECS];
+                    [[unroll]] for (uint b = 0u; b < COL_VECS; b++)
+                        value[b] = dy_tile[d * COL_PITCH + b * COL_LANES + col_lane];
+                    [[unroll]] for (uint a = 0u; a < ROW_VECS; a++) {
+                        vec4 factor = x_tile[d * ROW_PITCH + a * ROW_LANES + row_lane];
+                        [[unroll]] for (uint j = 0u; j < 4u; j++) {
+                            [[unroll]] for (uint b = 0u; b < COL_VECS; b++) {
+                                uint s = (a * 4u + j) * COL_VECS + b;
+                                sum[s] = fma(vec4(factor[j]), value[b], sum[s]);
+                            }
+                        }
                     }
                 }
             }
         }
+        if (pixel >= end)
+            break;
+        if (!is_first)
+            barrier();
+        is_first = false;
+        pixel += DEPTH;
+        [[unroll]] for (uint i = 0u; i < OWN_ROWS; i++)
+            x_tile[x_to + i * (STAGERS / 4)][stage_part] = staged_x[i];
+        [[unroll]] for (uint i = 0u; i < OWN_COLS; i++)
+            dy_tile[dy_to + i * (STAGERS / 4)][stage_part] = staged_dy[i];
         barrier();
     }
 

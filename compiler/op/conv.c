@@ -467,8 +467,7 @@ static void wgrad_lower(struct lower *lower, const struct node *node) {
         .kh = a->kh,
         .kw = a->kw,
     };
-    params.splits = tile_wgrad_splits(KERNEL_ID_conv_wgrad, (const uint32_t *)&params);
-    op_lower_wgrad(lower, node, KERNEL_ID_conv_wgrad, &params, params.splits,
+    op_lower_wgrad(lower, node, KERNEL_ID_conv_wgrad, (uint32_t *)&params,
                    lower_weight_elements(x->shape.c, dy->shape.c, a->kh * a->kw),
                    (const struct value *[]){x, dy, dw}, wgrad_flops(node));
 }

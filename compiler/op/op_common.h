@@ -38,11 +38,12 @@ bool op_is_window(const struct value *part, const struct value *whole, int chann
 /* Words that a parameter, its gradient or its state takes in the kernels' layout. */
 uint64_t op_param_words(const struct param *param);
 
-/* A weight gradient kernel over (x, dy) writing `splits` partial sums of `words` each, and, when
-   there are several, the kernel that adds them up. values: x, dy, dw. */
+/* A weight gradient kernel over (x, dy) whose last parameter is the number of partial sums, of
+   `words` each, and the kernel that adds them up; in few parts, and where a device with many
+   processors gains by it, in more. values: x, dy, dw. */
 void op_lower_wgrad(struct lower *lower, const struct node *node, enum kernel_id kernel,
-                    const void *params, uint32_t splits, uint64_t words,
-                    const struct value *const *values, uint64_t flops);
+                    uint32_t *params, uint64_t words, const struct value *const *values,
+                    uint64_t flops);
 
 /* Offset of an image's channel (its first element) in a dense tensor. */
 static inline size_t op_plane(struct shape s, int n, int c) {

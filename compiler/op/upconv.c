@@ -290,8 +290,7 @@ static void wgrad_lower(struct lower *lower, const struct node *node) {
         .dy_stride_n = lower_stride_n(dy),
         .k = k,
     };
-    params.splits = tile_wgrad_splits(KERNEL_ID_upconv_wgrad, (const uint32_t *)&params);
-    op_lower_wgrad(lower, node, KERNEL_ID_upconv_wgrad, &params, params.splits,
+    op_lower_wgrad(lower, node, KERNEL_ID_upconv_wgrad, (uint32_t *)&params,
                    lower_weight_elements(x->shape.c, dy->shape.c, k * k),
                    (const struct value *[]){x, dy, dw}, wgrad_flops(node));
 }

@@ -556,7 +556,7 @@ def check_tune(lab):
     wide = "unetc tiny.yaml -o wide32.plan -q --set width=32 --dump plan"
     assert ", winograd (" in lab.good(wide)
     # the methods that are left give the same bits
-    assert "winograd" not in lab.good(wide + " --disable winograd")
+    assert "winograd" not in lab.good(wide + " --disable methods")
     bench = "unetrun bench wide32.plan --repeat 1 --json --program train_step"
     assert json.loads(lab.good(bench + " --disable narrow"))["methods"].startswith(
         "train_step: direct ")

@@ -259,8 +259,8 @@ static void test_broken_sections(void **state) {
         {PLAN_SECTION_PROGRAMS, 32, 70000, "70000 ports do not fit"},
         {PLAN_SECTION_PROGRAMS, 40, 2, "the direction of a port is 2"},
         {PLAN_SECTION_PROGRAMS, CHOICES, 70000, "70000 choices do not fit"},
-        {PLAN_SECTION_PROGRAMS, CHOICES + 8, 4, "the number of methods of a choice is 4"},
-        {PLAN_SECTION_PROGRAMS, CHOICES + 12, 3, "a method of a choice is 3"},
+        {PLAN_SECTION_PROGRAMS, CHOICES + 8, 5, "the number of methods of a choice is 5"},
+        {PLAN_SECTION_PROGRAMS, CHOICES + 12, 4, "a method of a choice is 4"},
         {PLAN_SECTION_PROGRAMS, CHOICES + 32, 9, "a method of a choice is 9"},
         {PLAN_SECTION_PROGRAMS, RECORDS, 70000, "70000 records do not fit"},
         {PLAN_SECTION_PROGRAMS, RECORDS + 16, 0, "this program has no kernel 'small'"},
@@ -268,7 +268,7 @@ static void test_broken_sections(void **state) {
         {PLAN_SECTION_PROGRAMS, RECORDS + 40, 16,
          "kernel conv_fwd has 16 parameter words, must be 19"},
         {PLAN_SECTION_PROGRAMS, RECORDS + 44 + 19 * 4, 2, "barrier is 2"},
-        {PLAN_SECTION_PROGRAMS, RECORDS + 44 + 19 * 4 + 16, 13, "the number of constants is 13"},
+        {PLAN_SECTION_PROGRAMS, RECORDS + 44 + 19 * 4 + 16, 17, "the number of constants is 17"},
     };
     struct file file = sample_file();
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
