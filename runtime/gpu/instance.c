@@ -4,6 +4,7 @@
  */
 #include "runtime/gpu/instance.h"
 
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -169,6 +170,26 @@ static bool create(struct gpu_instance *instance, bool validation, struct err *e
                      err, "validation messenger");
 }
 
+/*
+ * Drivers stay loaded while the process lives: one instance of its own sees to that. With NVIDIA's
+ * driver 580.159 a process found no driver any more after some openings and closings of devices,
+ * each of which loaded and unloaded it.
+ */
+static VkInstance keeper;
+
+static void release_drivers(void) {
+    vkDestroyInstance(keeper, NULL);
+}
+
+static void keep_drivers(void) {
+    const VkApplicationInfo application = {.sType = VK_STRUCTURE_TYPE_APPLICATION_INFO,
+                                           .apiVersion = VK_API_VERSION_1_2};
+    const VkInstanceCreateInfo info = {.sType = VK_STRUCTURE_TYPE_INSTANCE_CREATE_INFO,
+                                       .pApplicationInfo = &application};
+    if (vkCreateInstance(&info, NULL, &keeper) == VK_SUCCESS)
+        atexit(release_drivers);
+}
+
 bool gpu_instance_open(struct gpu_instance *instance, struct err *err) {
     *instance = (struct gpu_instance){.handle = VK_NULL_HANDLE};
     bool validation;
@@ -183,8 +204,11 @@ bool gpu_instance_open(struct gpu_instance *instance, struct err *err) {
         return err_hint(err, "update the package libvulkan1");
     }
     instance->api_version = MIN(version, VK_API_VERSION_1_3);
-    if (create(instance, validation, err))
+    if (create(instance, validation, err)) {
+        static pthread_once_t once = PTHREAD_ONCE_INIT;
+        pthread_once(&once, keep_drivers);
         return true;
+    }
     gpu_instance_close(instance);
     return false;
 }
