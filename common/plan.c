@@ -21,8 +21,8 @@ struct plan_limits plan_limits_minimum(enum plan_class cls) {
         .max_allocation_bytes = (uint64_t)1 << 30,
         .max_shared_bytes = 32768,
         .max_groups = {PLAN_MAX_GROUPS, PLAN_MAX_GROUPS, PLAN_MAX_GROUPS},
-        .max_group_size = {128, 128, 64},
-        .max_group_invocations = 128,
+        .max_group_size = {256, 128, 64},
+        .max_group_invocations = 256,
         .max_push_bytes = 128,
     };
     if (cls == PLAN_CLASS_CPU) {

@@ -91,6 +91,7 @@ enum plan_method_kind {
     PLAN_METHOD_WINOGRAD, /* Winograd's minimal filtering: fewer multiplications */
     PLAN_METHOD_NARROW,   /* direct, with tiles of fewer output channels */
     PLAN_METHOD_SPLIT,    /* direct weight gradients in more parts, added up afterwards */
+    PLAN_METHOD_MATRIX,   /* on matrix units: factors in half precision, sums in single */
     PLAN_METHOD_KIND_COUNT
 };
 
@@ -277,7 +278,18 @@ struct plan_limits {
     uint32_t max_group_size[3];
     uint32_t max_group_invocations;
     uint32_t max_push_bytes;
+    /* Matrix units: M x K times K x N in half precision, added up in single; 0: none. */
+    uint32_t matrix_m, matrix_n, matrix_k;
+    uint32_t subgroup_size; /* where there are matrix units */
 };
+
+/* Constants of shaders for matrix units, whose names end in PLAN_MATRIX_SUFFIX, that depend on the
+   device: the workgroup's size, which a plan states for subgroups of PLAN_MATRIX_SUBGROUP, and the
+   sizes of matrices. Returns whether the shader is one; then these of *spec are changed. */
+#define PLAN_MATRIX_SUFFIX "_matrix"
+#define PLAN_MATRIX_SUBGROUP 32u
+#define PLAN_MATRIX_SIZES 4u /* the number of the first of M, N, K */
+bool plan_matrix_constants(const char *variant, const struct plan_limits *limits, uint32_t *spec);
 
 /* The least any device of a class offers that plans are made for; the values are explained in
  * plan.c. */

@@ -587,10 +587,19 @@ static bool check_method_limits(const struct plan_check *check, const struct pla
                                 uint32_t choice, uint32_t method,
                                 const struct plan_limits *limits) {
     uint32_t first, count;
+    const bool is_matrix = program->choices[choice].methods[method].kind == PLAN_METHOD_MATRIX;
+    if (is_matrix && limits->matrix_m == 0)
+        return err_set(check->err, ERR_DEVICE, "%s has no matrix units", limits->device);
     plan_method_records(program, choice, method, &first, &count);
     for (uint32_t i = 0; i < count; i++) {
         if (!plan_check_record_limits(check, program, first + i, limits))
             return false;
+        const uint32_t stated = program->records[first + i].dispatch[limits->class_].spec[0];
+        const uint64_t size = (uint64_t)stated / PLAN_MATRIX_SUBGROUP * limits->subgroup_size;
+        if (is_matrix && size > limits->max_group_invocations)
+            return err_set(check->err, ERR_DEVICE,
+                           "a workgroup of %" PRIu64 " invocations, %s allows %u", size,
+                           limits->device, limits->max_group_invocations);
     }
     return true;
 }

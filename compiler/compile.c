@@ -174,6 +174,7 @@ static bool compile_model(struct compilation *c, struct err *err) {
     for (size_t i = 0; i < n_graphs; i++) {
         graphs[i] = &c->graphs[i];
         graph_init(&c->graphs[i], &c->model->arena, program_names[i]);
+        c->graphs[i].is_mixed = c->model->is_mixed;
         c->n_graphs = i + 1;
         if (!run_passes(c, (enum model_program)i, &c->graphs[i], err)) {
             return false;

@@ -94,6 +94,7 @@ struct graph {
     const char *name;    /* of the program: "train_step" */
     VEC(struct value *) values;
     VEC(struct node *) nodes; /* in execution order */
+    bool is_mixed;            /* "precision: mixed": products may round to half precision */
 };
 
 struct autodiff;

@@ -292,6 +292,10 @@ void lower_choice_end(struct lower *lower) {
     }
 }
 
+bool lower_is_mixed(const struct lower *lower) {
+    return lower->graph->is_mixed;
+}
+
 uint64_t lower_room(const struct lower *lower) {
     return lower->room_bytes;
 }

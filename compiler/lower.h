@@ -51,6 +51,9 @@ void lower_method(struct lower *lower, enum plan_method_kind kind,
                   const int32_t preference[PLAN_DEVICE_COUNT]);
 void lower_choice_end(struct lower *lower);
 
+/* Whether products may round to half precision ("precision: mixed"). */
+bool lower_is_mixed(const struct lower *lower);
+
 /* Bytes of scratch that a method which is not the first of its choice may use in the node being
    lowered, all its tensors together, without making the arena larger. */
 uint64_t lower_room(const struct lower *lower);

@@ -75,7 +75,8 @@ struct model {
     int channels, tile_h, tile_w;
     const char **class_names; /* settings.n_classes of them */
     struct diag_pos tile_pos;
-    int margin; /* of models with zero padding: output pixels that inference discards on each side;
+    bool is_mixed; /* "precision: mixed": half precision where the device is faster with it */
+    int margin;    /* of models with zero padding: output pixels that inference discards on each side;
                    -1: chosen */
     float momentum, beta1, beta2, epsilon, weight_decay;
     VEC(struct layer_name) recompute; /* train: recompute */

@@ -174,10 +174,20 @@ static const struct tree *required(struct reader *reader, const struct tree *roo
     return NULL;
 }
 
+static void read_precision(struct reader *reader, const struct tree *field,
+                           const struct variable *scope) {
+    static const char *const names[] = {"single", "mixed"};
+    int choice = 0;
+    if (field != NULL)
+        field_choice(reader, field, scope, "precision", names, ARRAY_LEN(names), &choice);
+    reader->model->is_mixed = choice == 1;
+}
+
 static void read_sections(struct reader *reader, const struct tree *root,
                           const struct variable *scope) {
     struct layer_init init = {LAYER_INIT_HE, 0};
     read_name(reader, tree_get(root, "model"), scope);
+    read_precision(reader, tree_get(root, "precision"), scope);
     const struct tree *input = required(reader, root, "input", "\"input: {tile: 572}\"");
     if (input != NULL)
         settings_read_input(reader, input, scope);
@@ -228,7 +238,8 @@ static void finish(struct model *model) {
 bool model_parse(const char *file_name, const char *text, const struct model_override *overrides,
                  size_t n_overrides, struct model **out, struct diag *diag) {
     static const char *const sections[] = {"model",   "let",   "input",  "labels", "augment",
-                                           "weights", "train", "blocks", "layers"};
+                                           "weights", "train", "blocks", "layers",
+                                           "precision"};
     struct model *model = make_model(file_name, text);
     struct tree *root;
     const size_t before = diag->count;

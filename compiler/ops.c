@@ -108,6 +108,25 @@ uint64_t op_param_words(const struct param *param) {
     return lower_weight_elements(in, out, s.h * s.w);
 }
 
+const int32_t op_prefer_matrix[PLAN_DEVICE_COUNT] = {[PLAN_DEVICE_GPU] = 2,
+                                                     [PLAN_DEVICE_CPU_DESCRIPTOR] = -2,
+                                                     [PLAN_DEVICE_CPU_ADDRESS] = -2,
+                                                     [PLAN_DEVICE_NATIVE] = -2};
+
+void op_lower_sum(struct lower *lower, const struct node *node, const char *role,
+                  enum kernel_id kernel, const void *params, const uint32_t *tensors,
+                  uint64_t flops) {
+    static const int32_t usual[PLAN_DEVICE_COUNT] = {0};
+    lower_choice_begin(lower, node, role);
+    lower_method(lower, PLAN_METHOD_DIRECT, usual);
+    lower_record(lower, node, role, kernel, params, tensors, flops);
+    if (lower_is_mixed(lower) && tile_has_matrix(kernel, params)) {
+        lower_method(lower, PLAN_METHOD_MATRIX, op_prefer_matrix);
+        lower_record(lower, node, role, kernel, params, tensors, flops);
+    }
+    lower_choice_end(lower);
+}
+
 /* A sum in so many parts, and the kernel that adds them up. The number is the kernel's last
    parameter. */
 static void lower_parts(struct lower *lower, const struct node *node, enum kernel_id kernel,
@@ -142,6 +161,10 @@ void op_lower_wgrad(struct lower *lower, const struct node *node, enum kernel_id
     if (most > splits) {
         lower_method(lower, PLAN_METHOD_SPLIT, many);
         lower_parts(lower, node, kernel, params, most, words, values, flops);
+    }
+    if (lower_is_mixed(lower) && tile_has_matrix(kernel, params)) {
+        lower_method(lower, PLAN_METHOD_MATRIX, op_prefer_matrix);
+        lower_parts(lower, node, kernel, params, MAX(splits, most), words, values, flops);
     }
     lower_choice_end(lower);
 }

@@ -379,6 +379,81 @@ static void choose_wgrad_tile(enum kernel_id kernel, const union kernel_params *
     set_groups(tile, wgrad.splits * blocks(rows, tile_rows) * blocks(cols, tile_cols));
 }
 
+/*
+ * conv_matrix.comp, wgrad_matrix.comp: a workgroup has 8 subgroups, each 32 x 32 of its tile. Where
+ * the device differs from what is stated here, the runtime changes the constants
+ * (plan_matrix_constants).
+ */
+#define MATRIX_SIZE 16u
+#define MATRIX_ROWS 128u
+#define MATRIX_COLUMNS 64u
+#define MATRIX_PART 32u
+#define MATRIX_PARTS (MATRIX_ROWS / MATRIX_PART * (MATRIX_COLUMNS / MATRIX_PART))
+#define MATRIX_CHANNELS 16u /* depth of a step: of sums over channels, and over pixels */
+#define MATRIX_PIXELS 32u
+/* Gradients of a mean over some hundred thousand pixels, towards the middle of half precision. */
+#define MATRIX_EXPONENT 14u
+
+/* Constants 0 to 11. */
+static void matrix_constants(struct tile *tile, uint32_t third, uint32_t depth) {
+    set_size(tile, MATRIX_PARTS * PLAN_MATRIX_SUBGROUP);
+    add_spec(tile, third);
+    for (int i = 0; i < 3; i++)
+        add_spec(tile, MATRIX_SIZE);
+    add_spec(tile, MATRIX_ROWS);
+    add_spec(tile, MATRIX_COLUMNS);
+    add_spec(tile, MATRIX_PART);
+    add_spec(tile, MATRIX_PART);
+    add_spec(tile, depth);
+}
+
+static void choose_conv_matrix(enum kernel_id kernel, const union kernel_params *p,
+                               struct tile *tile) {
+    struct map map = map_find(kernel, p);
+    bool gradient = kernel == KERNEL_ID_conv_dgrad || kernel == KERNEL_ID_upconv_dgrad;
+    tile->variant = kernel == KERNEL_ID_upconv_fwd     ? "upconv_fwd_matrix"
+                    : kernel == KERNEL_ID_upconv_dgrad ? "upconv_dgrad_matrix"
+                                                       : "conv_matrix";
+    matrix_constants(tile, map.epilogue, MATRIX_CHANNELS);
+    add_spec(tile, map.padded);
+    add_spec(tile, map.sources % MATRIX_CHANNELS == 0);
+    add_spec(tile, gradient ? MATRIX_EXPONENT : 0);
+    tile->shared_bytes = MATRIX_CHANNELS * (MATRIX_ROWS / 2 + 4 + MATRIX_COLUMNS / 2 + 4) * 4 +
+                         MATRIX_PARTS * MATRIX_SIZE * MATRIX_SIZE * 4;
+    set_groups(tile, map.n * blocks((uint64_t)map.h * map.w, MATRIX_ROWS) *
+                         blocks((uint64_t)map.columns * 4, MATRIX_COLUMNS));
+}
+
+static void choose_wgrad_matrix(enum kernel_id kernel, const union kernel_params *p,
+                                struct tile *tile) {
+    struct wgrad wgrad = wgrad_find(kernel, p);
+    bool up = kernel == KERNEL_ID_upconv_wgrad;
+    uint32_t pitch = div_up(wgrad.c_out, 4) * 4;
+    uint64_t rows = up ? wgrad.c_in : (uint64_t)wgrad.c_in * wgrad.taps;
+    uint64_t cols = up ? (uint64_t)pitch * wgrad.taps : pitch;
+    tile->variant = up ? "upconv_wgrad_matrix" : "conv_wgrad_matrix";
+    matrix_constants(tile, MATRIX_EXPONENT, MATRIX_PIXELS);
+    add_spec(tile, wgrad.padded);
+    add_spec(tile, wgrad.kh);
+    add_spec(tile, wgrad.kw);
+    tile->shared_bytes = (MATRIX_ROWS + MATRIX_COLUMNS) * (MATRIX_PIXELS / 2 + 4) * 4 +
+                         MATRIX_PARTS * MATRIX_SIZE * MATRIX_SIZE * 4;
+    set_groups(tile, wgrad.splits * blocks(rows, MATRIX_ROWS) * blocks(cols, MATRIX_COLUMNS));
+}
+
+/* Fewer channels leave most of a matrix empty. */
+bool tile_has_matrix(enum kernel_id kernel, const uint32_t *params) {
+    union kernel_params p;
+    memset(&p, 0, sizeof p);
+    memcpy(&p, params, kernel_table[kernel].n_params * sizeof *params);
+    if (kernel == KERNEL_ID_conv_wgrad || kernel == KERNEL_ID_upconv_wgrad) {
+        struct wgrad wgrad = wgrad_find(kernel, &p);
+        return wgrad.c_in >= MATRIX_SIZE / 2 && wgrad.c_out >= MATRIX_SIZE / 2;
+    }
+    struct map map = map_find(kernel, &p);
+    return map.sources >= MATRIX_SIZE / 2 && map.columns * 4 >= MATRIX_SIZE / 2;
+}
+
 /* Weight gradients of shaders/meson.build: channels and taps of a workgroup. */
 struct wgrad_variant {
     const char *name;
@@ -596,7 +671,9 @@ void tile_choose(enum kernel_id kernel, const uint32_t *params, enum plan_class 
     case KERNEL_ID_conv_dgrad:
     case KERNEL_ID_upconv_fwd:
     case KERNEL_ID_upconv_dgrad:
-        if (cpu || !choose_conv_tile(kernel, &p, tile))
+        if (method == PLAN_METHOD_MATRIX)
+            choose_conv_matrix(kernel, &p, tile);
+        else if (cpu || !choose_conv_tile(kernel, &p, tile))
             choose_conv_reg(kernel, &p, method, tile);
         break;
     case KERNEL_ID_winograd_weights:
@@ -606,7 +683,10 @@ void tile_choose(enum kernel_id kernel, const uint32_t *params, enum plan_class 
         break;
     case KERNEL_ID_conv_wgrad:
     case KERNEL_ID_upconv_wgrad:
-        cpu ? choose_wgrad_reg(kernel, &p, tile) : choose_wgrad_tile(kernel, &p, tile);
+        if (method == PLAN_METHOD_MATRIX)
+            choose_wgrad_matrix(kernel, &p, tile);
+        else
+            cpu ? choose_wgrad_reg(kernel, &p, tile) : choose_wgrad_tile(kernel, &p, tile);
         break;
     default:
         choose_simple(kernel, &p, cls, tile);

@@ -24,6 +24,9 @@ struct tile {
 void tile_choose(enum kernel_id kernel, const uint32_t *params, enum plan_class cls,
                  enum plan_method_kind method, struct tile *tile);
 
+/* Whether the kernel has the method MATRIX. */
+bool tile_has_matrix(enum kernel_id kernel, const uint32_t *params);
+
 /* Whether the tiles of the methods DIRECT and NARROW differ on some device. */
 bool tile_has_narrow(enum kernel_id kernel, const uint32_t *params);
 

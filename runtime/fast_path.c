@@ -12,6 +12,7 @@ static const struct unet_fast_path paths[] = {
     {"winograd", "convolutions with fewer multiplications: Vulkan devices and native kernels"},
     {"narrow", "direct convolutions with tiles of fewer output channels: Vulkan devices"},
     {"split", "weight gradients in more parts, for devices with many processors: Vulkan devices"},
+    {"matrix", "matrix units, for models with \"precision: mixed\": Vulkan devices that have them"},
     {"tune-file", "what unetrun tune measured here"},
     {"defaults", "what was measured for known drivers before"},
 };

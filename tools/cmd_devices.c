@@ -41,14 +41,15 @@ static bool find_choice(const struct cli_common *common, const struct unet_devic
 }
 
 static json_t *describe_limits(const struct plan_limits *limits) {
-    return json_pack("{s:I, s:I, s:i, s:i, s:i, s:[i,i,i], s:[i,i,i]}", "binding_bytes",
+    return json_pack("{s:I, s:I, s:i, s:i, s:i, s:[i,i,i], s:[i,i,i], s:[i,i,i]}", "binding_bytes",
                      (json_int_t)limits->max_binding_bytes, "allocation_bytes",
                      (json_int_t)limits->max_allocation_bytes, "shared_bytes",
                      (int)limits->max_shared_bytes, "push_bytes", (int)limits->max_push_bytes,
                      "group_invocations", (int)limits->max_group_invocations, "groups",
                      (int)limits->max_groups[0], (int)limits->max_groups[1],
                      (int)limits->max_groups[2], "group_size", (int)limits->max_group_size[0],
-                     (int)limits->max_group_size[1], (int)limits->max_group_size[2]);
+                     (int)limits->max_group_size[1], (int)limits->max_group_size[2], "matrix",
+                     (int)limits->matrix_m, (int)limits->matrix_n, (int)limits->matrix_k);
 }
 
 static json_t *describe_device(const struct unet_device_info *device, bool chosen) {
@@ -112,6 +113,9 @@ static void print_device(const struct unet_device_info *device, bool chosen) {
         printf("     driver    %s\n", device->driver);
         printf("     memory    %s\n", a);
     }
+    if (limits->matrix_m > 0)
+        printf("     matrix    %u x %u x %u in half precision, added up in single; subgroups of %u\n",
+               limits->matrix_m, limits->matrix_n, limits->matrix_k, limits->subgroup_size);
     printf("     clock     ");
     if (device->timestamp_period_ns > 0)
         printf("time stamps of %g ns\n", (double)device->timestamp_period_ns);

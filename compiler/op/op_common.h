@@ -38,6 +38,14 @@ bool op_is_window(const struct value *part, const struct value *whole, int chann
 /* Words that a parameter, its gradient or its state takes in the kernels' layout. */
 uint64_t op_param_words(const struct param *param);
 
+/* How much devices prefer the method MATRIX where there is one. */
+extern const int32_t op_prefer_matrix[PLAN_DEVICE_COUNT];
+
+/* A record that may also run on matrix units. */
+void op_lower_sum(struct lower *lower, const struct node *node, const char *role,
+                  enum kernel_id kernel, const void *params, const uint32_t *tensors,
+                  uint64_t flops);
+
 /* A weight gradient kernel over (x, dy) whose last parameter is the number of partial sums, of
    `words` each, and the kernel that adds them up; in few parts, and where a device with many
    processors gains by it, in more. values: x, dy, dw. */

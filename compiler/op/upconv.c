@@ -124,7 +124,7 @@ static void upconv_lower(struct lower *lower, const struct node *node) {
     };
     uint32_t tensors[] = {lower_tensor(lower, x), lower_tensor(lower, w),
                           lower_tensor(lower, bias ? bias : w), lower_tensor(lower, y)};
-    lower_record(lower, node, "forward", KERNEL_ID_upconv_fwd, &params, tensors,
+    op_lower_sum(lower, node, "forward", KERNEL_ID_upconv_fwd, &params, tensors,
                  upconv_flops(node));
 }
 
@@ -224,7 +224,7 @@ static void dgrad_lower(struct lower *lower, const struct node *node) {
     };
     uint32_t tensors[] = {lower_tensor(lower, dy), wt, mask ? lower_tensor(lower, mask) : wt,
                           lower_tensor(lower, dx)};
-    lower_record(lower, node, "data gradient", KERNEL_ID_upconv_dgrad, &params, tensors,
+    op_lower_sum(lower, node, "data gradient", KERNEL_ID_upconv_dgrad, &params, tensors,
                  dgrad_flops(node));
 }
 

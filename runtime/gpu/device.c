@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "runtime/gpu/cooperative_matrix.h"
 #include "runtime/gpu/facts.h"
 
 bool gpu_device_list(struct unet_device_info **devices_out, size_t *count_out, struct err *err) {
@@ -51,16 +52,25 @@ static bool create_device(struct gpu_device *device, struct err *err) {
     VkPhysicalDevicePipelineExecutablePropertiesFeaturesKHR executables = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PIPELINE_EXECUTABLE_PROPERTIES_FEATURES_KHR,
         .pipelineExecutableInfo = VK_TRUE};
+    VkPhysicalDeviceCooperativeMatrixFeaturesKHR matrices = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_FEATURES_KHR,
+        .pNext = facts->has_executables ? &executables : NULL,
+        .cooperativeMatrix = VK_TRUE};
+    const VkBool32 with_matrices = facts->has_matrices ? VK_TRUE : VK_FALSE;
     const VkPhysicalDeviceVulkan12Features features = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES,
-        .pNext = facts->has_executables ? &executables : NULL,
-        .bufferDeviceAddress = facts->has_addresses ? VK_TRUE : VK_FALSE};
-    const char *extensions[3];
+        .pNext = facts->has_matrices ? &matrices : matrices.pNext,
+        .bufferDeviceAddress = facts->has_addresses ? VK_TRUE : VK_FALSE,
+        .shaderFloat16 = with_matrices,
+        .vulkanMemoryModel = with_matrices};
+    const char *extensions[4];
     uint32_t n_extensions = 0;
     if (facts->has_memory_budget)
         extensions[n_extensions++] = VK_EXT_MEMORY_BUDGET_EXTENSION_NAME;
     if (facts->has_executables)
         extensions[n_extensions++] = VK_KHR_PIPELINE_EXECUTABLE_PROPERTIES_EXTENSION_NAME;
+    if (facts->has_matrices)
+        extensions[n_extensions++] = VK_KHR_COOPERATIVE_MATRIX_EXTENSION_NAME;
     if (facts->has_portability)
         extensions[n_extensions++] = "VK_KHR_portability_subset";
     const VkDeviceCreateInfo info = {.sType = VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO,

@@ -20,6 +20,7 @@ struct gpu_facts {
     bool access_is_forced;   /* by UNET_ACCESS */
     bool has_memory_budget;  /* VK_EXT_memory_budget */
     bool has_executables;    /* VK_KHR_pipeline_executable_properties: feature there */
+    bool has_matrices;       /* VK_KHR_cooperative_matrix in a size that shaders can use */
     bool has_portability;    /* VK_KHR_portability_subset: must be enabled when there */
     VkPhysicalDeviceMemoryProperties memory;
 };

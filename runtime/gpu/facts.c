@@ -15,8 +15,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "runtime/gpu/cooperative_matrix.h"
+
 /* Mesa's CPU driver reads through buffer addresses quickly from this version on. */
 #define MESA_FAST_ADDRESSES 26
+
+/* Of the shaders for matrix units: workgroups of 8 subgroups stage tiles of 128 pixels in pairs. */
+#define LEAST_SUBGROUP 8u
 
 struct properties {
     VkPhysicalDeviceProperties2 base;
@@ -76,7 +81,59 @@ static bool query_executables(VkPhysicalDevice physical) {
     return executables.pipelineExecutableInfo == VK_TRUE;
 }
 
-static void query_extensions(VkPhysicalDevice physical, struct gpu_facts *facts) {
+/* Half precision times half precision, added up in single; matrices small enough for the parts of
+   conv_matrix.comp, the largest of these. */
+static void choose_matrices(const VkCooperativeMatrixPropertiesKHR *sizes, uint32_t count,
+                            struct gpu_facts *facts, struct plan_limits *limits) {
+    const uint32_t most = 16;
+    for (uint32_t i = 0; i < count; i++) {
+        const VkCooperativeMatrixPropertiesKHR *size = &sizes[i];
+        const uint32_t m = size->MSize, n = size->NSize, k = size->KSize;
+        if (size->AType != VK_COMPONENT_TYPE_FLOAT16_KHR ||
+            size->BType != VK_COMPONENT_TYPE_FLOAT16_KHR ||
+            size->CType != VK_COMPONENT_TYPE_FLOAT32_KHR ||
+            size->ResultType != VK_COMPONENT_TYPE_FLOAT32_KHR ||
+            size->scope != VK_SCOPE_SUBGROUP_KHR || most % m != 0 || most % n != 0 ||
+            most % k != 0 || m * n * k <= limits->matrix_m * limits->matrix_n * limits->matrix_k)
+            continue;
+        facts->has_matrices = true;
+        limits->matrix_m = m;
+        limits->matrix_n = n;
+        limits->matrix_k = k;
+    }
+}
+
+static void query_matrices(const struct gpu_instance *instance, VkPhysicalDevice physical,
+                           struct gpu_facts *facts, struct plan_limits *limits) {
+    VkPhysicalDeviceCooperativeMatrixFeaturesKHR matrices = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_FEATURES_KHR};
+    VkPhysicalDeviceVulkan12Features v12 = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES, .pNext = &matrices};
+    VkPhysicalDeviceFeatures2 features = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2,
+                                          .pNext = &v12};
+    vkGetPhysicalDeviceFeatures2(physical, &features);
+    PFN_vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR get_sizes =
+        (PFN_vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR)vkGetInstanceProcAddr(
+            instance->handle, "vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR");
+    if (matrices.cooperativeMatrix != VK_TRUE || v12.shaderFloat16 != VK_TRUE ||
+        v12.vulkanMemoryModel != VK_TRUE || limits->subgroup_size < LEAST_SUBGROUP ||
+        get_sizes == NULL)
+        return;
+    uint32_t count = 0;
+    if (get_sizes(physical, &count, NULL) != VK_SUCCESS || count == 0)
+        return;
+    VkCooperativeMatrixPropertiesKHR *sizes = calloc(count, sizeof(*sizes));
+    if (sizes == NULL)
+        return;
+    for (uint32_t i = 0; i < count; i++)
+        sizes[i].sType = VK_STRUCTURE_TYPE_COOPERATIVE_MATRIX_PROPERTIES_KHR;
+    if (get_sizes(physical, &count, sizes) == VK_SUCCESS)
+        choose_matrices(sizes, count, facts, limits);
+    free(sizes);
+}
+
+static void query_extensions(const struct gpu_instance *instance, VkPhysicalDevice physical,
+                             struct gpu_facts *facts, struct plan_limits *limits) {
     uint32_t count = 0;
     vkEnumerateDeviceExtensionProperties(physical, NULL, &count, NULL);
     VkExtensionProperties *extensions = calloc(MAX(count, 1u), sizeof(*extensions));
@@ -89,6 +146,8 @@ static void query_extensions(VkPhysicalDevice physical, struct gpu_facts *facts)
             facts->has_memory_budget = true;
         if (strcmp(name, VK_KHR_PIPELINE_EXECUTABLE_PROPERTIES_EXTENSION_NAME) == 0)
             facts->has_executables = query_executables(physical);
+        if (strcmp(name, VK_KHR_COOPERATIVE_MATRIX_EXTENSION_NAME) == 0)
+            query_matrices(instance, physical, facts, limits);
         if (strcmp(name, "VK_KHR_portability_subset") == 0)
             facts->has_portability = true;
     }
@@ -269,7 +328,8 @@ bool gpu_facts_query(const struct gpu_instance *instance, VkPhysicalDevice physi
     memcpy(facts->device_uuid, p.v11.deviceUUID, VK_UUID_SIZE);
     memcpy(facts->cache_uuid, base->pipelineCacheUUID, VK_UUID_SIZE);
     vkGetPhysicalDeviceMemoryProperties(physical, &facts->memory);
-    query_extensions(physical, facts);
+    struct plan_limits matrices = {.subgroup_size = p.v11.subgroupSize};
+    query_extensions(instance, physical, facts, &matrices);
     if (base->apiVersion >= VK_API_VERSION_1_2)
         facts->has_addresses = query_addresses(physical);
 
@@ -285,6 +345,7 @@ bool gpu_facts_query(const struct gpu_instance *instance, VkPhysicalDevice physi
              VK_API_VERSION_PATCH(base->apiVersion));
     const bool has_queue = query_queue(physical, facts);
     info->timestamp_period_ns = facts->timestamp_bits > 0 ? base->limits.timestampPeriod : 0.0f;
+    info->limits = matrices;
     fill_limits(&p, facts, info);
     check_requirements(&p, has_queue, info);
     if (!choose_access(&p, facts, info, err) || !choose_tiling(facts, info, err))

@@ -142,12 +142,16 @@ static bool create_pipeline(struct gpu_pipelines *pipelines, struct gpu_pipeline
     VkSpecializationMapEntry entries[KERNEL_MAX_SPEC];
     if (!get_module(pipelines, pipeline->shader, &module, err))
         return false;
+    uint32_t constants[KERNEL_MAX_SPEC];
+    memcpy(constants, pipeline->spec, sizeof(constants));
+    plan_matrix_constants(pipelines->plan->shaders[pipeline->shader].variant,
+                          &pipelines->device->base.info.limits, constants);
     for (uint32_t i = 0; i < pipeline->n_spec; i++)
         entries[i] = (VkSpecializationMapEntry){.constantID = i, .offset = i * 4, .size = 4};
     const VkSpecializationInfo spec = {.mapEntryCount = pipeline->n_spec,
                                        .pMapEntries = entries,
                                        .dataSize = (size_t)pipeline->n_spec * 4,
-                                       .pData = pipeline->spec};
+                                       .pData = constants};
     const VkComputePipelineCreateInfo info = {
         .sType = VK_STRUCTURE_TYPE_COMPUTE_PIPELINE_CREATE_INFO,
         .flags =

@@ -549,6 +549,23 @@ def check_bench(lab):
         assert abs(result["gflops"] * result["seconds_median"] / result["gflop"] - 1) < 1e-6
 
 
+def check_precision(lab):
+    """Half precision is a method of mixed models only, and a device without matrix units runs them
+    as it runs others."""
+    text = lab.read("tiny.yaml").decode()
+    lab.write("mixed.yaml", ("precision: mixed\n" + text).encode())
+    wide = " -q --set width=32 --dump plan"
+    assert ", matrix" not in lab.good("unetc tiny.yaml -o single.plan" + wide)
+    assert ", matrix" in lab.good("unetc mixed.yaml -o mixed.plan" + wide)
+    devices = json.loads(lab.good("unetrun devices --json"))
+    used = devices["devices"][devices["chosen"]]
+    result = json.loads(lab.good("unetrun bench mixed.plan --program train_step --repeat 1 --json"))
+    if used["limits"]["matrix"] == [0, 0, 0]:
+        assert "matrix" not in result["methods"], result["methods"]
+    single = json.loads(lab.good("unetrun bench single.plan --program train_step --repeat 1 --json"))
+    assert result["gflop"] == single["gflop"] and result["arena_bytes"] == single["arena_bytes"]
+
+
 def check_tune(lab):
     """Methods are measured, kept and found; a run continued from a checkpoint keeps its own."""
     is_vulkan = json.loads(lab.good("unetrun bench tiny.plan --repeat 1 --json"))["access"] != \
@@ -797,6 +814,6 @@ CHECKS = [check_metrics, check_training_repeats, check_resume, check_accumulated
           check_interrupt, check_terminate, check_kill, check_patience, check_collapse_said_once,
           check_divergence_keeps_checkpoint, check_infer_outputs, check_tiles_equal_whole,
           check_tta, check_probability_picture, check_instances, check_overlays, check_eval,
-          check_eval_metrics, check_bench, check_tune, check_cpu_device, check_pipelines,
-          check_peak, check_ceiling_holds, check_profile, check_trace,
+          check_eval_metrics, check_bench, check_precision, check_tune, check_cpu_device,
+          check_pipelines, check_peak, check_ceiling_holds, check_profile, check_trace,
           check_example_inspect_plan, check_example_segment, check_example_train_arrays]

@@ -25,6 +25,7 @@
 void bench_init(struct bench *bench, uint64_t seed) {
     memset(bench, 0, sizeof(*bench));
     graph_init(&bench->graph, &bench->arena, "train_step");
+    bench->graph.is_mixed = true;
     bench->seed = seed;
     bench->learning_rate = 0.25;
     bench->method_bytes = (uint64_t)1 << 30;
@@ -273,26 +274,48 @@ static double *winograd_bound(const struct bench *bench, const struct node *node
     return reference.magnitude;
 }
 
-/* Whether the records of a plan compute the node by Winograd's algorithm in these methods. */
-static bool uses_winograd(const struct plan *plan, const uint32_t *methods,
-                          const struct node *node) {
+/* The method of these by which the records of a plan compute the node; DIRECT where there is no
+   choice. */
+static enum plan_method_kind method_of(const struct plan *plan, const uint32_t *methods,
+                                       const struct node *node) {
     const struct plan_program *program = &plan->programs[0];
     const size_t length = strlen(node->name);
     for (uint32_t i = 0; i < program->n_choices; i++) {
         const struct plan_choice *choice = &program->choices[i];
         if (strncmp(choice->name, node->name, length) == 0 && choice->name[length] == ' ') {
-            return choice->methods[methods[i]].kind == PLAN_METHOD_WINOGRAD;
+            return choice->methods[methods[i]].kind;
         }
     }
-    return false;
+    return PLAN_METHOD_DIRECT;
+}
+
+/* Both factors of every product are rounded to half precision, or lose what is below its smallest
+   number; inputs and weights are at most about 1. */
+static double half_error(const struct bench *bench, const struct bench_output *output, size_t e) {
+    const double half_roundoff = 0x1p-11, least = 0x1p-25;
+    return (2 + half_roundoff) * half_roundoff * bench->magnitudes[output->value->id][e] +
+           2 * least * output->terms;
+}
+
+/* The node that computed what is checked; NULL: none. What is seen of a gradient that lies in its
+   mask is a copy; a gradient is seen as the momentum it became. */
+static const struct node *node_of(const struct bench *bench, const struct value *value) {
+    const struct node *node = value->producer;
+    for (size_t i = 0; !node && i < bench->graph.nodes.count; i++) {
+        const struct node *update = bench->graph.nodes.items[i];
+        if (update->op == OP_SGD && update->inputs[2] == value) {
+            node = update->inputs[1]->producer;
+        }
+    }
+    return node && node->op == OP_CROP ? node->inputs[0]->producer : node;
 }
 
 static void compare_output(const struct bench *bench, const struct bench_output *output,
                            const struct plan *plan, const uint32_t *methods, const float *data) {
-    const struct node *node = output->value->producer;
-    /* what is seen of a gradient that lies in its mask is a copy */
-    node = node && node->op == OP_CROP ? node->inputs[0]->producer : node;
-    double *bound = node && uses_winograd(plan, methods, node) ? winograd_bound(bench, node) : NULL;
+    const struct node *node = node_of(bench, output->value);
+    const enum plan_method_kind method =
+        node ? method_of(plan, methods, node) : PLAN_METHOD_DIRECT;
+    double *bound = method == PLAN_METHOD_WINOGRAD ? winograd_bound(bench, node) : NULL;
     const double *truth = bench->tensors[output->value->id];
     size_t elements = shape_elements(output->value->shape);
     double largest = 0;
@@ -302,6 +325,9 @@ static void compare_output(const struct bench *bench, const struct bench_output 
     for (size_t e = 0; e < elements; e++) {
         double error = fabs((double)data[e] - truth[e]);
         double allowed = bound ? bound[e] : allowed_error(bench, output, e, largest);
+        if (method == PLAN_METHOD_MATRIX) {
+            allowed += half_error(bench, output, e);
+        }
         if (!(error <= allowed)) {
             struct shape s = output->value->shape;
             fail_msg("%s (%d x %d x %d x %d), element %zu: %.9g instead of %.9g; error %.3g, "
@@ -458,18 +484,20 @@ static void compare_outputs(struct bench *bench, const struct plan *plan, const 
     free(results);
 }
 
-/* Winograd's algorithm wherever there is it, else the first method. */
-static uint32_t *winograd_methods(struct bench *bench, const struct plan *plan) {
+/* A method wherever there is it, else the first; *n_records: how many records that adds. */
+static uint32_t *methods_of(const struct plan *plan, enum plan_method_kind kind,
+                            uint32_t *n_records) {
     const struct plan_program *program = &plan->programs[0];
     uint32_t *methods = calloc(program->n_choices + (size_t)1, sizeof(*methods));
+    *n_records = 0;
     for (uint32_t i = 0; i < program->n_choices; i++) {
-        const uint32_t found = plan_choice_find(&program->choices[i], PLAN_METHOD_WINOGRAD);
+        const uint32_t found = plan_choice_find(&program->choices[i], kind);
         uint32_t first, count = 0;
         methods[i] = found != PLAN_NONE ? found : 0;
         if (found != PLAN_NONE) {
             plan_method_records(program, i, found, &first, &count);
         }
-        bench->n_winograd += count;
+        *n_records += count;
     }
     return methods;
 }
@@ -492,17 +520,24 @@ void bench_run(struct bench *bench, struct unet_device *device) {
     if (!plan_verify(plan, NULL, &err)) {
         fail_msg("%s", err.text);
     }
-    uint32_t *methods = winograd_methods(bench, plan);
-    uint32_t *firsts = calloc(plan->programs[0].n_choices + (size_t)1, sizeof(*firsts));
-    float **direct = run_methods(bench, device, plan, fence, firsts);
-    float **winograd =
-        bench->n_winograd > 0 ? run_methods(bench, device, plan, fence, methods) : NULL;
-    interpret(bench); /* last: updating operations change the values that the device is given */
-    compare_outputs(bench, plan, firsts, direct);
-    if (winograd) {
-        compare_outputs(bench, plan, methods, winograd);
+    uint32_t *methods[PLAN_METHOD_KIND_COUNT];
+    float **results[PLAN_METHOD_KIND_COUNT] = {NULL};
+    for (int kind = 0; kind < PLAN_METHOD_KIND_COUNT; kind++) {
+        uint32_t n_records;
+        methods[kind] = methods_of(plan, (enum plan_method_kind)kind, &n_records);
+        const bool is_possible = kind != PLAN_METHOD_MATRIX ||
+                                 unet_device_get_info(device)->limits.matrix_m > 0;
+        if (kind == PLAN_METHOD_DIRECT || (n_records > 0 && is_possible)) {
+            results[kind] = run_methods(bench, device, plan, fence, methods[kind]);
+        }
+        bench->n_records[kind] = results[kind] ? n_records : 0;
     }
-    free(firsts);
-    free(methods);
+    interpret(bench); /* last: updating operations change the values that the device is given */
+    for (int kind = 0; kind < PLAN_METHOD_KIND_COUNT; kind++) {
+        if (results[kind]) {
+            compare_outputs(bench, plan, methods[kind], results[kind]);
+        }
+        free(methods[kind]);
+    }
     plan_free(plan);
 }

@@ -38,7 +38,7 @@ struct bench {
     uint64_t seed;
     double learning_rate;
     uint64_t method_bytes; /* scratch of a method: struct memory_options; 0: none */
-    uint32_t n_winograd;   /* records of Winograd's algorithm that ran */
+    uint32_t n_records[PLAN_METHOD_KIND_COUNT]; /* of each method, that ran */
     int n_names;
     double **tensors;    /* the interpreter's results */
     double **magnitudes; /* the same with all inputs replaced by their absolute values */
@@ -63,8 +63,9 @@ void bench_check_param(struct bench *bench, struct value *param, int state, enum
 
 /* Compiles, runs on the device between guard words, compares all outputs and the guards; fails the
  * test naming node and element. Twice, and the second result must equal the first. All of it once
- * more with Winograd's algorithm for the convolutions that have it as a method, which are judged by
- * its own a-priori bound (docs/runtime.md). */
+ * more by each method that some operation has besides the first and the device allows; Winograd's
+ * algorithm is judged by its own a-priori bound (docs/runtime.md), matrix units by that of factors
+ * rounded to half precision. */
 void bench_run(struct bench *bench, struct unet_device *device);
 
 #endif

@@ -134,7 +134,7 @@ static uint32_t check_conv_forward(const struct conv_case *cases, size_t count,
         bench_check(&bench, node->outputs[0], BENCH_SUM, c->c_in * c->kh * c->kw + 2);
     }
     finish(&bench);
-    return bench.n_winograd;
+    return bench.n_records[PLAN_METHOD_WINOGRAD];
 }
 
 static void conv_forward(void **state) {
@@ -164,7 +164,7 @@ static uint32_t check_conv_data_gradient(const struct conv_case *cases, size_t c
         bench_check(&bench, node->outputs[0], BENCH_SUM, c->c_out * c->kh * c->kw + 2);
     }
     finish(&bench);
-    return bench.n_winograd;
+    return bench.n_records[PLAN_METHOD_WINOGRAD];
 }
 
 static void conv_data_gradient(void **state) {
