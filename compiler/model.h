@@ -76,13 +76,13 @@ struct model {
     const char **class_names; /* settings.n_classes of them */
     struct diag_pos tile_pos;
     bool is_mixed; /* "precision: mixed": half precision where the device is faster with it */
-    int margin;    /* of models with zero padding: output pixels that inference discards on each side;
-                   -1: chosen */
+    int margin; /* of models with zero padding: output pixels that inference discards on each side;
+                -1: chosen */
     float momentum, beta1, beta2, epsilon, weight_decay;
     VEC(struct layer_name) recompute; /* train: recompute */
-    struct plan_model settings; /* labels, normalisation, training; sizes are filled by
-                                   model_sizes.c */
-    bool params_made;           /* by model_params, in params */
+    struct plan_model settings;       /* labels, normalisation, training; sizes are filled by
+                                         model_sizes.c */
+    bool params_made;                 /* by model_params, in params */
     VEC(const struct param *) params;
 };
 

@@ -238,8 +238,7 @@ static void finish(struct model *model) {
 bool model_parse(const char *file_name, const char *text, const struct model_override *overrides,
                  size_t n_overrides, struct model **out, struct diag *diag) {
     static const char *const sections[] = {"model",   "let",   "input",  "labels", "augment",
-                                           "weights", "train", "blocks", "layers",
-                                           "precision"};
+                                           "weights", "train", "blocks", "layers", "precision"};
     struct model *model = make_model(file_name, text);
     struct tree *root;
     const size_t before = diag->count;

@@ -114,8 +114,9 @@ static void print_device(const struct unet_device_info *device, bool chosen) {
         printf("     memory    %s\n", a);
     }
     if (limits->matrix_m > 0)
-        printf("     matrix    %u x %u x %u in half precision, added up in single; subgroups of %u\n",
-               limits->matrix_m, limits->matrix_n, limits->matrix_k, limits->subgroup_size);
+        printf(
+            "     matrix    %u x %u x %u in half precision, added up in single; subgroups of %u\n",
+            limits->matrix_m, limits->matrix_n, limits->matrix_k, limits->subgroup_size);
     printf("     clock     ");
     if (device->timestamp_period_ns > 0)
         printf("time stamps of %g ns\n", (double)device->timestamp_period_ns);

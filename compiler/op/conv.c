@@ -216,8 +216,7 @@ static void lower_sum(struct lower *lower, const struct node *node, const char *
     static const int32_t preferences[][PLAN_DEVICE_COUNT] = {{0}, {-1, -1, -1, -1}};
     static const enum plan_method_kind kinds[] = {PLAN_METHOD_DIRECT, PLAN_METHOD_NARROW};
     const bool winograd = conv_winograd_fits(lower, params);
-    const bool matrix =
-        lower_is_mixed(lower) && tile_has_matrix(kernel, (const uint32_t *)params);
+    const bool matrix = lower_is_mixed(lower) && tile_has_matrix(kernel, (const uint32_t *)params);
     const int n_tiles = tile_has_narrow(kernel, (const uint32_t *)params) ? 2 : 1;
     uint32_t w = winograd ? PLAN_NONE : lower_transpose(lower, node, params, weights);
     lower_choice_begin(lower, node, role);

@@ -164,8 +164,8 @@ struct plan_limits gpu_device_limits(const struct unet_device *base, const struc
     limits.device = device->base.info.name;
     /* The address path's shaders of CPU devices are long and made for Mesa: other compilers take
        minutes and gigabytes. */
-    const bool is_foreign_cpu = limits.class_ == PLAN_CLASS_CPU &&
-                                device->facts.driver_id != VK_DRIVER_ID_MESA_LLVMPIPE;
+    const bool is_foreign_cpu =
+        limits.class_ == PLAN_CLASS_CPU && device->facts.driver_id != VK_DRIVER_ID_MESA_LLVMPIPE;
     if (limits.access == PLAN_ACCESS_ADDRESS || device->facts.access_is_forced ||
         !device->facts.has_addresses || is_foreign_cpu)
         return limits;

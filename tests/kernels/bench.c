@@ -313,8 +313,7 @@ static const struct node *node_of(const struct bench *bench, const struct value 
 static void compare_output(const struct bench *bench, const struct bench_output *output,
                            const struct plan *plan, const uint32_t *methods, const float *data) {
     const struct node *node = node_of(bench, output->value);
-    const enum plan_method_kind method =
-        node ? method_of(plan, methods, node) : PLAN_METHOD_DIRECT;
+    const enum plan_method_kind method = node ? method_of(plan, methods, node) : PLAN_METHOD_DIRECT;
     double *bound = method == PLAN_METHOD_WINOGRAD ? winograd_bound(bench, node) : NULL;
     const double *truth = bench->tensors[output->value->id];
     size_t elements = shape_elements(output->value->shape);
@@ -525,8 +524,8 @@ void bench_run(struct bench *bench, struct unet_device *device) {
     for (int kind = 0; kind < PLAN_METHOD_KIND_COUNT; kind++) {
         uint32_t n_records;
         methods[kind] = methods_of(plan, (enum plan_method_kind)kind, &n_records);
-        const bool is_possible = kind != PLAN_METHOD_MATRIX ||
-                                 unet_device_get_info(device)->limits.matrix_m > 0;
+        const bool is_possible =
+            kind != PLAN_METHOD_MATRIX || unet_device_get_info(device)->limits.matrix_m > 0;
         if (kind == PLAN_METHOD_DIRECT || (n_records > 0 && is_possible)) {
             results[kind] = run_methods(bench, device, plan, fence, methods[kind]);
         }
