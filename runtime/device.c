@@ -82,6 +82,8 @@ bool unet_device_list(struct unet_device_info **devices_out, size_t *count_out, 
 
 /* ---- choosing ---- */
 
+#define UUID_DIGITS 8 /* that stand for a uuid, at least */
+
 static bool contains(const char *text, const char *part) {
     const size_t length = strlen(part);
     for (; strlen(text) >= length; text++) {
@@ -145,6 +147,16 @@ static const struct unet_device_info *by_backend(const struct device_list *list,
     return found;
 }
 
+/* The device whose uuid starts so. */
+static const struct unet_device_info *by_uuid(const struct device_list *list, const char *start) {
+    const size_t length = strlen(start);
+    for (size_t i = 0; length >= UUID_DIGITS && i < list->count; i++) {
+        if (strncmp(list->devices[i].uuid, start, length) == 0)
+            return &list->devices[i];
+    }
+    return NULL;
+}
+
 /* The usable device of that name, else one that cannot be used. */
 static const struct unet_device_info *by_name(const struct device_list *list, const char *name) {
     const struct unet_device_info *found = NULL;
@@ -169,6 +181,9 @@ static const struct unet_device_info *choose(const struct device_list *list, con
         return NULL;
     }
 #endif
+    found = by_uuid(list, select);
+    if (found != NULL)
+        return found;
     if (is_number(select)) {
         errno = 0;
         const unsigned long index = strtoul(select, NULL, 10);

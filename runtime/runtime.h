@@ -28,6 +28,9 @@ struct unet_device_info {
     bool usable;               /* meets all requirements */
     char missing[512];         /* what is missing when it is not */
     char choice[512];          /* class, access path, and why */
+    char uuid[40];             /* of a Vulkan device, 32 hexadecimal digits; empty for the CPU */
+    char known_bad[512];       /* fast paths that are off because they fail on such devices, why,
+                                  and who reported it; empty: none */
     struct plan_limits limits; /* class_ and access as they will be used */
     uint64_t memory_bytes;     /* of the largest device-local heap */
     float timestamp_period_ns; /* 0: no timestamps */
@@ -39,8 +42,8 @@ struct unet_device_info {
 bool unet_device_list(struct unet_device_info **devices_out, size_t *count_out, struct err *err);
 
 struct unet_device_options {
-    const char *select;  /* an index; "cpu" or "vulkan" (the best Vulkan device); or a part of a
-                            name in any case. NULL: what UNET_DEVICE in the environment says; else
+    const char *select;  /* an index; "cpu" or "vulkan" (the best Vulkan device); a device's uuid,
+                            or its first 8 digits or more; or a part of a name in any case. NULL: what UNET_DEVICE in the environment says; else
                             the best GPU, or the CPU where there is none */
     uint32_t threads;    /* of the CPU; 0: what UNET_THREADS says, else one for each core that the
                             process may use. Results do not depend on it */

@@ -61,6 +61,8 @@ static json_t *describe_device(const struct unet_device_info *device, bool chose
         (double)device->timestamp_period_ns, "limits", describe_limits(&device->limits));
     if (object == NULL)
         return NULL;
+    json_object_set_new(object, "uuid", json_string(device->uuid));
+    json_object_set_new(object, "known_bad", json_string(device->known_bad));
     if (device->usable) {
         json_object_set_new(object, "class", json_string(cmd_class_name(device->limits.class_)));
         json_object_set_new(object, "access", json_string(cmd_access_name(device)));
@@ -117,11 +119,15 @@ static void print_device(const struct unet_device_info *device, bool chosen) {
         printf(
             "     matrix    %u x %u x %u in half precision, added up in single; subgroups of %u\n",
             limits->matrix_m, limits->matrix_n, limits->matrix_k, limits->subgroup_size);
+    if (device->uuid[0] != '\0')
+        printf("     uuid      %s\n", device->uuid);
     printf("     clock     ");
     if (device->timestamp_period_ns > 0)
         printf("time stamps of %g ns\n", (double)device->timestamp_period_ns);
     else
         printf("no time stamps: no --profile\n");
+    if (device->known_bad[0] != '\0')
+        printf("     off       %s\n", device->known_bad);
     if (device->usable)
         printf("     use       %s\n", device->choice);
     else

@@ -7,7 +7,8 @@
 
 static const struct cli_option common_options[] = {
     {"device", 0, CLI_TEXT, "INDEX|NAME", offsetof(struct cli_common, device), false, NULL,
-     "cpu, vulkan, a device's number or a part of its name; without it the best GPU, else the cpu"},
+     "cpu, vulkan, a device's number, uuid or a part of its name; without it the best GPU, else "
+     "the cpu"},
     {"threads", 0, CLI_COUNT, "N", offsetof(struct cli_common, threads), false, NULL,
      "threads of the cpu device; without it one for each core. Changes no result"},
     {"disable", 0, CLI_LIST, "NAME", offsetof(struct cli_common, disable), false, NULL,

@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "runtime/gpu/cooperative_matrix.h"
+#include "runtime/gpu/known_bad.h"
 
 /* Mesa's CPU driver reads through buffer addresses quickly from this version on. */
 #define MESA_FAST_ADDRESSES 26
@@ -103,8 +104,21 @@ static void choose_matrices(const VkCooperativeMatrixPropertiesKHR *sizes, uint3
     }
 }
 
+/* Not asked for where even asking is known to fail. */
+static bool matrices_are_bad(const struct gpu_facts *facts, struct unet_device_info *info) {
+    const struct gpu_known_bad *row =
+        gpu_known_bad_find(PLAN_METHOD_MATRIX, facts->driver_id, info->name, facts->driver_version);
+    if (row != NULL)
+        append(info->known_bad, sizeof(info->known_bad), "%s: %s (%s)", plan_method_name(row->path),
+               row->reason, row->reference);
+    return row != NULL;
+}
+
 static void query_matrices(const struct gpu_instance *instance, VkPhysicalDevice physical,
-                           struct gpu_facts *facts, struct plan_limits *limits) {
+                           struct gpu_facts *facts, struct unet_device_info *info) {
+    struct plan_limits *limits = &info->limits;
+    if (matrices_are_bad(facts, info))
+        return;
     VkPhysicalDeviceCooperativeMatrixFeaturesKHR matrices = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_FEATURES_KHR};
     VkPhysicalDeviceVulkan12Features v12 = {
@@ -133,7 +147,7 @@ static void query_matrices(const struct gpu_instance *instance, VkPhysicalDevice
 }
 
 static void query_extensions(const struct gpu_instance *instance, VkPhysicalDevice physical,
-                             struct gpu_facts *facts, struct plan_limits *limits) {
+                             struct gpu_facts *facts, struct unet_device_info *info) {
     uint32_t count = 0;
     vkEnumerateDeviceExtensionProperties(physical, NULL, &count, NULL);
     VkExtensionProperties *extensions = calloc(MAX(count, 1u), sizeof(*extensions));
@@ -147,7 +161,7 @@ static void query_extensions(const struct gpu_instance *instance, VkPhysicalDevi
         if (strcmp(name, VK_KHR_PIPELINE_EXECUTABLE_PROPERTIES_EXTENSION_NAME) == 0)
             facts->has_executables = query_executables(physical);
         if (strcmp(name, VK_KHR_COOPERATIVE_MATRIX_EXTENSION_NAME) == 0)
-            query_matrices(instance, physical, facts, limits);
+            query_matrices(instance, physical, facts, info);
         if (strcmp(name, "VK_KHR_portability_subset") == 0)
             facts->has_portability = true;
     }
@@ -328,8 +342,6 @@ bool gpu_facts_query(const struct gpu_instance *instance, VkPhysicalDevice physi
     memcpy(facts->device_uuid, p.v11.deviceUUID, VK_UUID_SIZE);
     memcpy(facts->cache_uuid, base->pipelineCacheUUID, VK_UUID_SIZE);
     vkGetPhysicalDeviceMemoryProperties(physical, &facts->memory);
-    struct plan_limits matrices = {.subgroup_size = p.v11.subgroupSize};
-    query_extensions(instance, physical, facts, &matrices);
     if (base->apiVersion >= VK_API_VERSION_1_2)
         facts->has_addresses = query_addresses(physical);
 
@@ -345,7 +357,10 @@ bool gpu_facts_query(const struct gpu_instance *instance, VkPhysicalDevice physi
              VK_API_VERSION_PATCH(base->apiVersion));
     const bool has_queue = query_queue(physical, facts);
     info->timestamp_period_ns = facts->timestamp_bits > 0 ? base->limits.timestampPeriod : 0.0f;
-    info->limits = matrices;
+    for (size_t i = 0; i < VK_UUID_SIZE; i++)
+        snprintf(info->uuid + 2 * i, 3, "%02x", facts->device_uuid[i]);
+    info->limits.subgroup_size = p.v11.subgroupSize;
+    query_extensions(instance, physical, facts, info);
     fill_limits(&p, facts, info);
     check_requirements(&p, has_queue, info);
     if (!choose_access(&p, facts, info, err) || !choose_tiling(facts, info, err))
