@@ -13,7 +13,7 @@
 #include "tools/cli.h"
 
 extern const struct cli_command cmd_devices, cmd_info, cmd_train, cmd_infer, cmd_eval, cmd_bench,
-    cmd_sample, cmd_augment, cmd_tune;
+    cmd_sample, cmd_augment, cmd_tune, cmd_selftest;
 
 /* Prints one JSON object on stdout and releases it. */
 bool cmd_print_json(json_t *object, struct err *err);

@@ -23,7 +23,7 @@ static const struct cli_option common_options[] = {
 int main(int argc, char **argv) {
     static const struct cli_command *const commands[] = {
         &cmd_devices, &cmd_info,   &cmd_train,   &cmd_infer, &cmd_eval,
-        &cmd_bench,   &cmd_sample, &cmd_augment, &cmd_tune,
+        &cmd_bench,   &cmd_sample, &cmd_augment, &cmd_tune,  &cmd_selftest,
     };
     static const struct cli_tool tool = {
         .name = "unetrun",

@@ -1,6 +1,6 @@
 /*
- * known_bad.c: the table. A row needs a report that others can read; none of these could be tried
- * by this project itself. docs/porting.md says how to try a path in spite of it, and how to report.
+ * known_bad.c: the table. A row needs a report that others can read, or that this project has seen
+ * it: so far only with Mesa's CPU driver. docs/porting.md says how to try a path in spite of it, and how to report.
  */
 #include "runtime/gpu/known_bad.h"
 
@@ -10,6 +10,8 @@
 #include "common/base.h"
 
 static const struct gpu_known_bad rows[] = {
+    {PLAN_METHOD_MATRIX, VK_DRIVER_ID_MESA_LLVMPIPE, "512 bits", 0, UINT32_MAX,
+     "Mesa 26.1.6 crashes while it compiles them for subgroups of 16", "docs/porting.md"},
     {PLAN_METHOD_MATRIX, VK_DRIVER_ID_AMD_PROPRIETARY, NULL, 0, UINT32_MAX,
      "wrong results and crashes were reported", "llama.cpp issues 11074 and 18763"},
     {PLAN_METHOD_MATRIX, VK_DRIVER_ID_AMD_OPEN_SOURCE, NULL, 0, UINT32_MAX,

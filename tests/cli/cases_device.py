@@ -4,6 +4,7 @@ import io
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import struct
@@ -566,6 +567,17 @@ def check_precision(lab):
     assert result["gflop"] == single["gflop"] and result["arena_bytes"] == single["arena_bytes"]
 
 
+def check_selftest(lab):
+    """Every kernel of the device, by every method, against the native ones."""
+    out = lab.good("unetrun selftest -q")
+    lines = out.splitlines()
+    assert re.fullmatch(r"selftest: passed: \d+ records on .+", lines[-1]), lines[-1]
+    kernels = {line.split()[0] for line in lines if line.endswith("%")}
+    for kernel in ("conv_fwd", "conv_dgrad", "conv_wgrad", "upconv_fwd", "maxpool_bwd", "adam", "sgd",
+                   "accumulate", "softmax_loss", "winograd_product"):
+        assert kernel in kernels, kernel
+
+
 def check_tune(lab):
     """Methods are measured, kept and found; a run continued from a checkpoint keeps its own."""
     is_vulkan = json.loads(lab.good("unetrun bench tiny.plan --repeat 1 --json"))["access"] != \
@@ -814,6 +826,6 @@ CHECKS = [check_metrics, check_training_repeats, check_resume, check_accumulated
           check_interrupt, check_terminate, check_kill, check_patience, check_collapse_said_once,
           check_divergence_keeps_checkpoint, check_infer_outputs, check_tiles_equal_whole,
           check_tta, check_probability_picture, check_instances, check_overlays, check_eval,
-          check_eval_metrics, check_bench, check_precision, check_tune, check_cpu_device,
+          check_eval_metrics, check_bench, check_selftest, check_precision, check_tune, check_cpu_device,
           check_pipelines, check_peak, check_ceiling_holds, check_profile, check_trace,
           check_example_inspect_plan, check_example_segment, check_example_train_arrays]

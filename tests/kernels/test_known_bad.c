@@ -25,6 +25,7 @@ static void drivers_are_told_apart(void **state) {
     assert_null(reference(VK_DRIVER_ID_MESA_RADV, "AMD Radeon RX 7900 XTX (RADV NAVI31)", 1));
     assert_null(reference(VK_DRIVER_ID_NVIDIA_PROPRIETARY, "NVIDIA H200", 1));
     assert_null(reference(VK_DRIVER_ID_MESA_LLVMPIPE, "llvmpipe (LLVM 19.1.7, 256 bits)", 1));
+    assert_non_null(reference(VK_DRIVER_ID_MESA_LLVMPIPE, "llvmpipe (LLVM 19.1.7, 512 bits)", 1));
 }
 
 static void devices_are_told_apart(void **state) {
