@@ -19,8 +19,9 @@ struct bench {
     const struct plan *plan;
     const struct plan_program *program;
     uint32_t repeat;
-    bool has_spans; /* every record was timed */
-    bool has_peak;  /* the ceilings were measured */
+    bool has_spans;      /* every record was timed */
+    bool has_peak;       /* the ceilings were measured */
+    double open_seconds; /* of the session: memory, pipelines, recording */
     double warm_up_seconds, seconds_median;
     double *seconds;         /* of each run, sorted */
     struct bench_run *runs;  /* in order */

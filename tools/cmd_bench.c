@@ -230,10 +230,11 @@ static bool print_json(const struct bench *bench, const struct unet_device_info 
     const struct unet_memory_report *memory = &bench->memory;
     json_t *object = device_json(device);
     json_t *figures = json_pack(
-        "{s:s, s:[i,i,i,i], s:i, s:f, s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:I, s:I, s:I}", "program",
-        bench->program->name, "input", (int)model->batch, (int)model->channels, (int)model->in_h,
-        (int)model->in_w, "repeat", (int)bench->repeat, "seconds_first", bench->warm_up_seconds,
-        "seconds_median", seconds, "seconds_min", bench->seconds[0], "gflop", gflop, "gflops",
+        "{s:s, s:[i,i,i,i], s:i, s:f, s:f, s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:I, s:I, s:I}",
+        "program", bench->program->name, "input", (int)model->batch, (int)model->channels,
+        (int)model->in_h, (int)model->in_w, "repeat", (int)bench->repeat, "seconds_open",
+        bench->open_seconds, "seconds_first", bench->warm_up_seconds, "seconds_median", seconds,
+        "seconds_min", bench->seconds[0], "gflop", gflop, "gflops",
         seconds > 0 ? gflop / seconds : 0.0, "arena_bytes", (json_int_t)bench->program->arena_bytes,
         "weight_bytes", (json_int_t)bench->plan->block_bytes[PLAN_BLOCK_WEIGHTS], "state_bytes",
         (json_int_t)memory->block_bytes[PLAN_BLOCK_STATE], "io_bytes",
@@ -265,6 +266,7 @@ static void print_table(const struct bench *bench, const struct unet_device_info
         printf("methods   %s\n", bench->methods);
     printf("time      %.4f s median, %.4f s least of %u runs; first %.4f s\n", seconds,
            bench->seconds[0], bench->repeat, bench->warm_up_seconds);
+    printf("opened    in %.3f s: memory, pipelines, recording\n", bench->open_seconds);
     printf("work      %.3f GFLOP, %.2f GFLOP/s\n", gflop, seconds > 0 ? gflop / seconds : 0.0);
     printf("memory    arena %s, weights %s, on the device %s",
            cmd_format_bytes(bench->program->arena_bytes, a, sizeof(a)),
@@ -298,8 +300,10 @@ static bool measure_session(struct bench *bench, struct unet_device *device, str
     const struct unet_session_options options = {
         .programs = &bench->program->name, .n_programs = 1, .profile = bench->has_spans};
     struct bench_session running = {.bench = bench};
-    const bool good = unet_session_open(device, bench->plan, &options, &running.session, err) &&
-                      measure(&running, err);
+    const double start = clock_now_seconds();
+    bool good = unet_session_open(device, bench->plan, &options, &running.session, err);
+    bench->open_seconds = clock_now_seconds() - start;
+    good = good && measure(&running, err);
     unet_session_close(running.session);
     return good;
 }
