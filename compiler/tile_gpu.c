@@ -15,9 +15,9 @@ static uint32_t most_divisor(uint32_t value, uint32_t most) {
 }
 
 /*
- * conv_tile.comp: tiles of pixels x output channels, largest first. A large one reads less for each
- * multiply-add, but leaves a GPU idle where a layer has few of them; larger ones than here gained
- * nothing (docs/shaders.md).
+ * conv_tile.comp: tiles of pixels x output channels, largest first, but for few channels. A large
+ * one reads less for each multiply-add, but leaves a GPU idle where a layer has few of them; larger
+ * ones than here gained nothing (docs/shaders.md).
  */
 #define GPU_GROUPS 192u /* workgroups that keep a GPU busy */
 #define GPU_SHARED_BYTES 32768u
@@ -31,8 +31,8 @@ struct conv_tile {
 static const struct conv_tile conv_tiles[] = {
     {128, 8, 2, 1}, /* 64 x 64 */
     {128, 4, 2, 1}, /* 128 x 32 */
-    {128, 4, 1, 1}, /* 128 x 16 */
     {64, 8, 1, 1},  /* 32 x 32 */
+    {128, 4, 1, 1}, /* 128 x 16: few channels */
 };
 
 static uint32_t tile_pixels(const struct conv_tile *conv) {
