@@ -8,10 +8,11 @@
 
 struct plan_limits plan_limits_minimum(enum plan_class cls) {
     /*
-     * What every device of the contract offers. Groups, invocations, push constants and the range
-     * of a storage buffer are what Vulkan 1.0 guarantees ("Required Limits"); an allocation of 1
-     * GiB is what Vulkan 1.1 guarantees. Shared memory is more than the guaranteed 16 KB: every
-     * desktop driver and both software drivers have 32 KB or more, and tiles are sized for that.
+     * What every device of the contract offers. Groups, push constants and the range of a storage
+     * buffer are what Vulkan 1.0 guarantees ("Required Limits"); an allocation of 1 GiB is what
+     * Vulkan 1.1 guarantees. Shared memory and invocations are more than the guaranteed 16 KB and
+     * 128: every desktop driver and both software drivers have 32 KB and 256 or more, and tiles are
+     * sized for that.
      */
     struct plan_limits limits = {
         .device = "any GPU",

@@ -285,11 +285,11 @@ struct plan_limits {
 
 /* Constants of shaders for matrix units, whose names end in PLAN_MATRIX_SUFFIX, that depend on the
    device: the workgroup's size, which a plan states for subgroups of PLAN_MATRIX_SUBGROUP, and the
-   sizes of matrices. Returns whether the shader is one; then these of *spec are changed. */
+   sizes of matrices. Changes them in spec where the shader is one. */
 #define PLAN_MATRIX_SUFFIX "_matrix"
 #define PLAN_MATRIX_SUBGROUP 32u
 #define PLAN_MATRIX_SIZES 4u /* the number of the first of M, N, K */
-bool plan_matrix_constants(const char *variant, const struct plan_limits *limits, uint32_t *spec);
+void plan_matrix_constants(const char *variant, const struct plan_limits *limits, uint32_t *spec);
 
 /* The least any device of a class offers that plans are made for; the values are explained in
  * plan.c. */

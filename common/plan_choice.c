@@ -40,15 +40,14 @@ uint32_t plan_choice_find(const struct plan_choice *choice, enum plan_method_kin
     return PLAN_NONE;
 }
 
-bool plan_matrix_constants(const char *variant, const struct plan_limits *limits, uint32_t *spec) {
+void plan_matrix_constants(const char *variant, const struct plan_limits *limits, uint32_t *spec) {
     const size_t length = strlen(variant), suffix = strlen(PLAN_MATRIX_SUFFIX);
     if (length < suffix || strcmp(variant + length - suffix, PLAN_MATRIX_SUFFIX) != 0)
-        return false;
+        return;
     spec[0] = spec[0] / PLAN_MATRIX_SUBGROUP * limits->subgroup_size;
     spec[PLAN_MATRIX_SIZES] = limits->matrix_m;
     spec[PLAN_MATRIX_SIZES + 1] = limits->matrix_n;
     spec[PLAN_MATRIX_SIZES + 2] = limits->matrix_k;
-    return true;
 }
 
 uint32_t plan_choice_prefer(const struct plan_choice *choice, enum plan_device device,

@@ -594,12 +594,14 @@ static bool check_method_limits(const struct plan_check *check, const struct pla
     for (uint32_t i = 0; i < count; i++) {
         if (!plan_check_record_limits(check, program, first + i, limits))
             return false;
-        const uint32_t stated = program->records[first + i].dispatch[limits->class_].spec[0];
-        const uint64_t size = (uint64_t)stated / PLAN_MATRIX_SUBGROUP * limits->subgroup_size;
-        if (is_matrix && size > limits->max_group_invocations)
-            return err_set(check->err, ERR_DEVICE,
-                           "a workgroup of %" PRIu64 " invocations, %s allows %u", size,
-                           limits->device, limits->max_group_invocations);
+        const struct plan_dispatch *dispatch =
+            &program->records[first + i].dispatch[limits->class_];
+        uint32_t spec[KERNEL_MAX_SPEC];
+        memcpy(spec, dispatch->spec, sizeof(spec));
+        plan_matrix_constants(check->plan->shaders[dispatch->shader].variant, limits, spec);
+        if (is_matrix && spec[0] > limits->max_group_invocations)
+            return err_set(check->err, ERR_DEVICE, "a workgroup of %u invocations, %s allows %u",
+                           spec[0], limits->device, limits->max_group_invocations);
     }
     return true;
 }

@@ -7,6 +7,13 @@
 
 #include "compiler/tile_internal.h"
 
+union kernel_params tile_read_params(enum kernel_id kernel, const uint32_t *params) {
+    union kernel_params p;
+    memset(&p, 0, sizeof p);
+    memcpy(&p, params, kernel_table[kernel].n_params * sizeof *params);
+    return p;
+}
+
 void tile_set_size(struct tile *tile, uint32_t size) {
     tile->spec[0] = size;
     tile->spec[1] = 1;
@@ -70,7 +77,9 @@ struct map tile_map_find(enum kernel_id kernel, const union kernel_params *p) {
 struct wgrad tile_wgrad_find(enum kernel_id kernel, const union kernel_params *p) {
     if (kernel == KERNEL_ID_upconv_wgrad) {
         const struct upconv_wgrad_params *u = &p->upconv_wgrad;
-        return (struct wgrad){.c_in = u->c_in,
+        return (struct wgrad){.rows = u->c_in,
+                              .cols = (uint64_t)u->k * u->k * div_up(u->c_out, 4) * 4,
+                              .c_in = u->c_in,
                               .c_out = u->c_out,
                               .taps = u->k * u->k,
                               .kh = u->k,
@@ -81,7 +90,9 @@ struct wgrad tile_wgrad_find(enum kernel_id kernel, const union kernel_params *p
                               .dense = true};
     }
     const struct conv_wgrad_params *c = &p->conv_wgrad;
-    return (struct wgrad){.c_in = c->c_in,
+    return (struct wgrad){.rows = (uint64_t)c->c_in * c->kh * c->kw,
+                          .cols = div_up(c->c_out, 4) * 4,
+                          .c_in = c->c_in,
                           .c_out = c->c_out,
                           .taps = c->kh * c->kw,
                           .kh = c->kh,
@@ -236,9 +247,7 @@ static void choose_winograd(enum kernel_id kernel, const union kernel_params *p,
 
 void tile_choose(enum kernel_id kernel, const uint32_t *params, enum plan_class cls,
                  enum plan_method_kind method, struct tile *tile) {
-    union kernel_params p;
-    memset(&p, 0, sizeof p);
-    memcpy(&p, params, kernel_table[kernel].n_params * sizeof *params);
+    union kernel_params p = tile_read_params(kernel, params);
     memset(tile, 0, sizeof *tile);
     bool cpu = cls == PLAN_CLASS_CPU;
     switch (kernel) {
@@ -270,26 +279,15 @@ void tile_choose(enum kernel_id kernel, const uint32_t *params, enum plan_class 
     }
 }
 
-static struct wgrad wgrad_read(enum kernel_id kernel, const uint32_t *params) {
-    union kernel_params p;
-    memset(&p, 0, sizeof p);
-    memcpy(&p, params, kernel_table[kernel].n_params * sizeof *params);
-    return tile_wgrad_find(kernel, &p);
-}
-
-/* What one partial sum of a weight gradient has: float32, padded to four output channels. */
-static uint64_t wgrad_results(const struct wgrad *wgrad) {
-    return (uint64_t)wgrad->c_in * wgrad->taps * div_up(wgrad->c_out, 4) * 4;
-}
-
 /*
  * Enough splits that the outermost layers, with few channels and many pixels, still fill a device
  * (about 256 workgroups of 32 x 32 results), at least 8 rows each, and at most 4 MiB of partial
  * sums beyond the first.
  */
 uint32_t tile_wgrad_splits(enum kernel_id kernel, const uint32_t *params) {
-    struct wgrad wgrad = wgrad_read(kernel, params);
-    uint64_t results = wgrad_results(&wgrad);
+    union kernel_params p = tile_read_params(kernel, params);
+    struct wgrad wgrad = tile_wgrad_find(kernel, &p);
+    uint64_t results = wgrad.rows * wgrad.cols; /* float32, of one partial sum */
     uint64_t splits = tile_blocks(256, tile_blocks(results, 1024));
     splits = MIN(splits, MAX(1, wgrad.map_rows / 8));
     splits = MIN(splits, MAX(1, (4u << 20) / (results * 4)));
@@ -299,8 +297,9 @@ uint32_t tile_wgrad_splits(enum kernel_id kernel, const uint32_t *params) {
 /* About 1000 workgroups of the largest tile (4096 results, 16 MiB in all), 512 pixels each. */
 uint32_t tile_wgrad_most_splits(enum kernel_id kernel, const uint32_t *params,
                                 uint64_t room_bytes) {
-    struct wgrad wgrad = wgrad_read(kernel, params);
-    uint64_t results = wgrad_results(&wgrad);
+    union kernel_params p = tile_read_params(kernel, params);
+    struct wgrad wgrad = tile_wgrad_find(kernel, &p);
+    uint64_t results = wgrad.rows * wgrad.cols; /* float32, of one partial sum */
     uint64_t splits =
         MIN(tile_blocks(1000, tile_blocks(results, 4096)), room_bytes / (results * 4));
     splits = MIN(splits, (uint64_t)wgrad.map_rows * wgrad.map_w / 512);

@@ -185,9 +185,7 @@ void tile_choose_wgrad_reg(enum kernel_id kernel, const union kernel_params *p, 
 }
 
 bool tile_has_narrow(enum kernel_id kernel, const uint32_t *params) {
-    union kernel_params p;
-    memset(&p, 0, sizeof p);
-    memcpy(&p, params, kernel_table[kernel].n_params * sizeof *params);
+    union kernel_params p = tile_read_params(kernel, params);
     if (kernel != KERNEL_ID_conv_fwd && kernel != KERNEL_ID_conv_dgrad)
         return false;
     struct map map = tile_map_find(kernel, &p);

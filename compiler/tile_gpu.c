@@ -122,9 +122,6 @@ void tile_choose_wgrad_shared(enum kernel_id kernel, const union kernel_params *
                               struct tile *tile) {
     struct wgrad wgrad = tile_wgrad_find(kernel, p);
     bool up = kernel == KERNEL_ID_upconv_wgrad;
-    uint32_t pitch = div_up(wgrad.c_out, 4) * 4;
-    uint64_t rows = up ? wgrad.c_in : (uint64_t)wgrad.c_in * wgrad.taps;
-    uint64_t cols = up ? (uint64_t)pitch * wgrad.taps : pitch;
     const struct wgrad_tile *found = NULL;
     uint32_t tile_rows = 0, tile_cols = 0;
     for (size_t i = 0; i < ARRAY_LEN(wgrad_tiles); i++) {
@@ -132,7 +129,8 @@ void tile_choose_wgrad_shared(enum kernel_id kernel, const union kernel_params *
         tile_rows = found->size / found->col_lanes * found->row_vecs * 4;
         tile_cols = found->col_lanes * found->col_vecs * 4;
         /* Filled, or of few rows while the next ones are not smaller. */
-        if (cols >= tile_cols && (rows >= tile_rows || tile_cols < 32 || rows <= 32))
+        if (wgrad.cols >= tile_cols &&
+            (wgrad.rows >= tile_rows || tile_cols < 32 || wgrad.rows <= 32))
             break;
     }
     tile->variant = up ? "upconv_wgrad_tile" : "conv_wgrad_tile";
@@ -146,8 +144,8 @@ void tile_choose_wgrad_shared(enum kernel_id kernel, const union kernel_params *
     tile_add_spec(tile, wgrad.padded);
     tile_add_spec(tile, WGRAD_UNROLL);
     tile->shared_bytes = WGRAD_DEPTH * 4 * (tile_rows + 4 + tile_cols + 4);
-    tile_set_groups(tile,
-                    wgrad.splits * tile_blocks(rows, tile_rows) * tile_blocks(cols, tile_cols));
+    tile_set_groups(tile, wgrad.splits * tile_blocks(wgrad.rows, tile_rows) *
+                              tile_blocks(wgrad.cols, tile_cols));
 }
 
 /*
@@ -199,9 +197,6 @@ void tile_choose_wgrad_matrix(enum kernel_id kernel, const union kernel_params *
                               struct tile *tile) {
     struct wgrad wgrad = tile_wgrad_find(kernel, p);
     bool up = kernel == KERNEL_ID_upconv_wgrad;
-    uint32_t pitch = div_up(wgrad.c_out, 4) * 4;
-    uint64_t rows = up ? wgrad.c_in : (uint64_t)wgrad.c_in * wgrad.taps;
-    uint64_t cols = up ? (uint64_t)pitch * wgrad.taps : pitch;
     tile->variant = up ? "upconv_wgrad_matrix" : "conv_wgrad_matrix";
     matrix_constants(tile, MATRIX_EXPONENT, MATRIX_PIXELS);
     tile_add_spec(tile, wgrad.padded);
@@ -209,15 +204,13 @@ void tile_choose_wgrad_matrix(enum kernel_id kernel, const union kernel_params *
     tile_add_spec(tile, wgrad.kw);
     tile->shared_bytes = (MATRIX_ROWS + MATRIX_COLUMNS) * (MATRIX_PIXELS / 2 + 4) * 4 +
                          MATRIX_PARTS * MATRIX_SIZE * MATRIX_SIZE * 4;
-    tile_set_groups(tile, wgrad.splits * tile_blocks(rows, MATRIX_ROWS) *
-                              tile_blocks(cols, MATRIX_COLUMNS));
+    tile_set_groups(tile, wgrad.splits * tile_blocks(wgrad.rows, MATRIX_ROWS) *
+                              tile_blocks(wgrad.cols, MATRIX_COLUMNS));
 }
 
 /* Fewer channels leave most of a matrix empty. */
 bool tile_has_matrix(enum kernel_id kernel, const uint32_t *params) {
-    union kernel_params p;
-    memset(&p, 0, sizeof p);
-    memcpy(&p, params, kernel_table[kernel].n_params * sizeof *params);
+    union kernel_params p = tile_read_params(kernel, params);
     if (kernel == KERNEL_ID_conv_wgrad || kernel == KERNEL_ID_upconv_wgrad) {
         struct wgrad wgrad = tile_wgrad_find(kernel, &p);
         return wgrad.c_in >= MATRIX_SIZE / 2 && wgrad.c_out >= MATRIX_SIZE / 2;

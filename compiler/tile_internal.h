@@ -22,9 +22,14 @@ struct map {
 
 /* What the two weight gradients have in common. */
 struct wgrad {
+    uint64_t rows, cols; /* of the product: inputs and taps times outputs; of an up-convolution
+                            inputs times taps and outputs. Outputs are padded to four */
     uint32_t c_in, c_out, taps, kh, kw, map_rows, map_w, splits;
     bool padded, dense;
 };
+
+/* The parameter words of a record, the others zero. */
+union kernel_params tile_read_params(enum kernel_id kernel, const uint32_t *params);
 
 struct map tile_map_find(enum kernel_id kernel, const union kernel_params *p);
 struct wgrad tile_wgrad_find(enum kernel_id kernel, const union kernel_params *p);
