@@ -87,11 +87,12 @@ struct plan_record {
 
 /* Ways to compute the same result. Their names are what --disable takes. */
 enum plan_method_kind {
-    PLAN_METHOD_DIRECT,   /* sums as the kernel's definition has them */
-    PLAN_METHOD_WINOGRAD, /* Winograd's minimal filtering: fewer multiplications */
-    PLAN_METHOD_NARROW,   /* direct, with tiles of fewer output channels */
-    PLAN_METHOD_SPLIT,    /* direct weight gradients in more parts, added up afterwards */
-    PLAN_METHOD_MATRIX,   /* on matrix units: factors in half precision, sums in single */
+    PLAN_METHOD_DIRECT,    /* sums as the kernel's definition has them */
+    PLAN_METHOD_WINOGRAD,  /* Winograd's minimal filtering, tiles of 4 x 4: fewer multiplications */
+    PLAN_METHOD_NARROW,    /* direct, with tiles of fewer output channels */
+    PLAN_METHOD_SPLIT,     /* direct weight gradients in more parts, added up afterwards */
+    PLAN_METHOD_MATRIX,    /* on matrix units: factors in half precision, sums in single */
+    PLAN_METHOD_WINOGRAD2, /* Winograd's, tiles of 2 x 2, in one kernel without scratch: for GPUs */
     PLAN_METHOD_KIND_COUNT
 };
 

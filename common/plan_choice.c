@@ -10,7 +10,7 @@
 #include "common/plan_check.h"
 
 static const char *const method_names[PLAN_METHOD_KIND_COUNT] = {"direct", "winograd", "narrow",
-                                                                 "split", "matrix"};
+                                                                 "split",  "matrix",   "winograd2"};
 
 const char *plan_method_name(enum plan_method_kind kind) {
     return method_names[kind];

@@ -257,6 +257,8 @@ void tile_choose(enum kernel_id kernel, const uint32_t *params, enum plan_class 
     case KERNEL_ID_upconv_dgrad:
         if (method == PLAN_METHOD_MATRIX)
             tile_choose_conv_matrix(kernel, &p, tile);
+        else if (method == PLAN_METHOD_WINOGRAD2 && !cpu)
+            tile_choose_conv_winograd2(&p, tile);
         else if (cpu || !tile_choose_conv_shared(kernel, &p, tile))
             tile_choose_conv_reg(kernel, &p, method, tile);
         break;

@@ -27,6 +27,9 @@ void tile_choose(enum kernel_id kernel, const uint32_t *params, enum plan_class 
 /* Whether the kernel has the method MATRIX. */
 bool tile_has_matrix(enum kernel_id kernel, const uint32_t *params);
 
+/* Whether the kernel has the method WINOGRAD2. */
+bool tile_has_winograd2(enum kernel_id kernel, const uint32_t *params);
+
 /* Whether the tiles of the methods DIRECT and NARROW differ on some device. */
 bool tile_has_narrow(enum kernel_id kernel, const uint32_t *params);
 

@@ -103,6 +103,39 @@ bool tile_choose_conv_shared(enum kernel_id kernel, const union kernel_params *p
     return true;
 }
 
+/*
+ * conv_winograd2.comp: 32 tiles x 32 output channels, 64 sums for each invocation. Twice the
+ * channels take so many registers that half of a GPU's waves do not fit; half the depth of a step
+ * leaves twice the instructions beside multiply-adds (docs/shaders.md).
+ */
+#define WINOGRAD2_SIZE 256u
+#define WINOGRAD2_VECS 2u /* of output channels, and of tiles, of an invocation */
+#define WINOGRAD2_TILE (16 * WINOGRAD2_VECS)
+#define WINOGRAD2_STEP 8u   /* source channels */
+#define WINOGRAD2_LEAST 16u /* channels */
+
+void tile_choose_conv_winograd2(const union kernel_params *p, struct tile *tile) {
+    const struct conv_params *c = &p->conv;
+    uint32_t tiles = div_up(c->h_out, 2) * div_up(c->w_out, 2);
+    tile->variant = "conv_winograd2";
+    tile_set_size(tile, WINOGRAD2_SIZE);
+    tile_add_spec(tile, c->epilogue);
+    tile_add_spec(tile, WINOGRAD2_VECS);
+    tile_add_spec(tile, WINOGRAD2_VECS);
+    tile_add_spec(tile, WINOGRAD2_STEP);
+    tile_add_spec(tile, c->pad_h > 0 || c->pad_w > 0 || c->h_out % 2 != 0 || c->w_out % 2 != 0);
+    tile->shared_bytes = MAX(64 * WINOGRAD2_STEP * 2 * WINOGRAD2_TILE, 512 * WINOGRAD2_TILE);
+    tile_set_groups(tile, c->n * tile_blocks(tiles, WINOGRAD2_TILE) *
+                              tile_blocks(div_up(c->c_out, 4) * 4, WINOGRAD2_TILE));
+}
+
+bool tile_has_winograd2(enum kernel_id kernel, const uint32_t *params) {
+    union kernel_params p = tile_read_params(kernel, params);
+    const struct conv_params *c = &p.conv;
+    return (kernel == KERNEL_ID_conv_fwd || kernel == KERNEL_ID_conv_dgrad) && c->kh == 3 &&
+           c->kw == 3 && c->dilation == 1 && MIN(c->c_in, c->c_out) >= WINOGRAD2_LEAST;
+}
+
 /* wgrad_tile.comp: tiles of rows (input channel, tap) x columns, widest first. */
 #define WGRAD_DEPTH 16u
 #define WGRAD_UNROLL 4u

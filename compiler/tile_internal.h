@@ -46,6 +46,7 @@ static inline uint64_t tile_blocks(uint64_t value, uint64_t block) {
 /* tile_gpu.c. False: the kernel is too wide for shared memory. */
 bool tile_choose_conv_shared(enum kernel_id kernel, const union kernel_params *p,
                              struct tile *tile);
+void tile_choose_conv_winograd2(const union kernel_params *p, struct tile *tile);
 void tile_choose_wgrad_shared(enum kernel_id kernel, const union kernel_params *p,
                               struct tile *tile);
 void tile_choose_conv_matrix(enum kernel_id kernel, const union kernel_params *p,

@@ -13,6 +13,8 @@ static const struct unet_fast_path paths[] = {
     {"narrow", "direct convolutions with tiles of fewer output channels: Vulkan devices"},
     {"split", "weight gradients in more parts, for devices with many processors: Vulkan devices"},
     {"matrix", "matrix units, for models with \"precision: mixed\": Vulkan devices that have them"},
+    {"winograd2", "convolutions with fewer multiplications in one kernel: GPUs, where unetrun tune "
+                  "finds it faster"},
     {"tune-file", "what unetrun tune measured here"},
     {"defaults", "what was measured for known drivers before"},
 };

@@ -21,7 +21,7 @@
    additions; Winograd's algorithm; factors rounded to half precision. */
 static const double tolerances[PLAN_METHOD_KIND_COUNT] = {
     [PLAN_METHOD_DIRECT] = 1e-4, [PLAN_METHOD_WINOGRAD] = 1e-3, [PLAN_METHOD_NARROW] = 1e-4,
-    [PLAN_METHOD_SPLIT] = 1e-4,  [PLAN_METHOD_MATRIX] = 1e-2,
+    [PLAN_METHOD_SPLIT] = 1e-4,  [PLAN_METHOD_MATRIX] = 1e-2,   [PLAN_METHOD_WINOGRAD2] = 1e-3,
 };
 
 /* What was found of a kernel by a method. */

@@ -206,6 +206,30 @@ static uint32_t lower_transpose(struct lower *lower, const struct node *node,
     return wt;
 }
 
+/* A method of one record: the kernel itself, with tiles of its own. */
+struct single {
+    enum plan_method_kind kind;
+    const int32_t *preference;
+};
+
+static uint32_t find_singles(const struct lower *lower, enum kernel_id kernel,
+                             const struct conv_params *params, struct single singles[4]) {
+    static const int32_t usual[PLAN_DEVICE_COUNT] = {0}, never[] = {-1, -1, -1, -1};
+    const uint32_t *words = (const uint32_t *)params;
+    uint32_t count = 0;
+    singles[count++] = (struct single){PLAN_METHOD_DIRECT, usual};
+    if (tile_has_narrow(kernel, words)) {
+        singles[count++] = (struct single){PLAN_METHOD_NARROW, never};
+    }
+    if (lower_is_mixed(lower) && tile_has_matrix(kernel, words)) {
+        singles[count++] = (struct single){PLAN_METHOD_MATRIX, op_prefer_matrix};
+    }
+    if (lower_room(lower) > 0 && tile_has_winograd2(kernel, words)) {
+        singles[count++] = (struct single){PLAN_METHOD_WINOGRAD2, never};
+    }
+    return count;
+}
+
 /*
  * The kernel by each method that there is for its size. Weights are transposed once for all of
  * them, but for each by itself where there is a method that does without.
@@ -213,21 +237,13 @@ static uint32_t lower_transpose(struct lower *lower, const struct node *node,
 static void lower_sum(struct lower *lower, const struct node *node, const char *role,
                       enum kernel_id kernel, const struct conv_params *params,
                       const struct weights *weights, struct sum_tensors t, uint64_t flops) {
-    static const int32_t preferences[][PLAN_DEVICE_COUNT] = {{0}, {-1, -1, -1, -1}};
-    static const enum plan_method_kind kinds[] = {PLAN_METHOD_DIRECT, PLAN_METHOD_NARROW};
     const bool winograd = conv_winograd_fits(lower, params);
-    const bool matrix = lower_is_mixed(lower) && tile_has_matrix(kernel, (const uint32_t *)params);
-    const int n_tiles = tile_has_narrow(kernel, (const uint32_t *)params) ? 2 : 1;
+    struct single singles[4];
+    const uint32_t n_singles = find_singles(lower, kernel, params, singles);
     uint32_t w = winograd ? PLAN_NONE : lower_transpose(lower, node, params, weights);
     lower_choice_begin(lower, node, role);
-    for (int i = 0; i < n_tiles; i++) {
-        lower_method(lower, kinds[i], preferences[i]);
-        w = winograd ? lower_transpose(lower, node, params, weights) : w;
-        const uint32_t tensors[] = {t.x, w, t.aux == PLAN_NONE ? w : t.aux, t.y};
-        lower_record(lower, node, role, kernel, params, tensors, flops);
-    }
-    if (matrix) {
-        lower_method(lower, PLAN_METHOD_MATRIX, op_prefer_matrix);
+    for (uint32_t i = 0; i < n_singles; i++) {
+        lower_method(lower, singles[i].kind, singles[i].preference);
         w = winograd ? lower_transpose(lower, node, params, weights) : w;
         const uint32_t tensors[] = {t.x, w, t.aux == PLAN_NONE ? w : t.aux, t.y};
         lower_record(lower, node, role, kernel, params, tensors, flops);

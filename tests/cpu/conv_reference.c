@@ -48,93 +48,123 @@ static float padded(const float *plane, int64_t y, int64_t x, int64_t h, int64_t
     return y < 0 || y >= h || x < 0 || x >= w ? 0 : plane[y * w + x];
 }
 
-/* ---- Winograd's F(4 x 4, 3 x 3) ---- */
+/* ---- Winograd's F(m x m, 3 x 3), m 2 or 4 ---- */
 
-static const double points[6] = {0, 0.625, -0.625, 1.5, -1.5, INFINITY};
+#define MOST_POINTS 6
+
+/* Of tiles of m x m: m + 2 points, the last one infinity. */
+static const double points_2[] = {0, 1, -1, INFINITY};
+static const double points_4[] = {0, 0.625, -0.625, 1.5, -1.5, INFINITY};
+
+/* The three matrices as magnitudes, rows of as many columns as are used. */
+struct winograd {
+    int m, n;         /* pixels, points in a direction */
+    double roundings; /* of the transforms and the epilogue, on the way to an element */
+    double a[4 * MOST_POINTS], g[MOST_POINTS * 3], b[MOST_POINTS * MOST_POINTS];
+};
 
 /*
- * The matrices of interpolation at these points (A. Lavin and S. Gray, 2016, section 3), here as
- * magnitudes: column j of A' is the powers of point j; row j of G the same, over the product of its
- * distances from the other finite points; row j of B' the polynomial with these others as roots.
- * The last point takes the highest coefficient.
+ * The matrices of interpolation at these points (A. Lavin and S. Gray, 2016, section 3): column j
+ * of A' is the powers of point j; row j of G the same, over the product of its distances from the
+ * other finite points; row j of B' the polynomial with these others as roots. The last point takes
+ * the highest coefficient.
  */
-static double winograd_a[4][6], winograd_g[6][3], winograd_b[6][6];
-
-static void set_powers(int j) {
-    for (int i = 0; i < 4; i++)
-        winograd_a[i][j] = j == 5 ? i == 3 : fabs(pow(points[j], i));
+static void set_powers(struct winograd *winograd, const double *points, int j) {
+    const int last = winograd->n - 1;
+    for (int i = 0; i < winograd->m; i++)
+        winograd->a[i * winograd->n + j] =
+            j == last ? i == winograd->m - 1 : fabs(pow(points[j], i));
     double distances = 1;
-    for (int l = 0; l < 5 && j < 5; l++)
+    for (int l = 0; l < last && j < last; l++)
         distances *= l == j ? 1 : points[j] - points[l];
     for (int i = 0; i < 3; i++)
-        winograd_g[j][i] = j == 5 ? i == 2 : fabs(pow(points[j], i) / distances);
+        winograd->g[j * 3 + i] = j == last ? i == 2 : fabs(pow(points[j], i) / distances);
 }
 
-static void set_polynomial(int j) {
-    double c[6] = {1};
-    for (int l = 0, degree = 0; l < 5; l++) {
+static void set_polynomial(struct winograd *winograd, const double *points, int j) {
+    double c[MOST_POINTS] = {1};
+    for (int l = 0, degree = 0; l < winograd->n - 1; l++) {
         if (l == j)
             continue;
         degree++;
         for (int i = degree; i >= 0; i--)
             c[i] = (i > 0 ? c[i - 1] : 0) - points[l] * c[i];
     }
-    for (int i = 0; i < 6; i++)
-        winograd_b[j][i] = fabs(c[i]);
+    for (int i = 0; i < winograd->n; i++)
+        winograd->b[j * winograd->n + i] = fabs(c[i]);
 }
 
-/* Magnitude of the transform of an n x n block by a matrix with rows of n. */
-static void transform(const double *matrix, int n, const double *block, double *out) {
-    double half[36];
-    for (int i = 0; i < 6; i++)
-        for (int x = 0; x < n; x++) {
-            half[i * n + x] = 0;
-            for (int y = 0; y < n; y++)
-                half[i * n + x] += matrix[i * n + y] * fabs(block[y * n + x]);
+/* Roundings of the three transforms, one after the other in both directions, and 2 of the epilogue.
+   In tiles of 4 x 4 they are 4 of the input, 5 of the weights, 4 of the sums; of 2 x 2 1, 2 and 2.
+ */
+static struct winograd find_winograd(uint32_t m) {
+    struct winograd winograd = {.m = (int)m,
+                                .n = (int)m + 2,
+                                .roundings = m == 4 ? 2 * (4 + 5 + 4) + 2 : 2 * (1 + 2 + 2) + 2};
+    const double *points = m == 4 ? points_4 : points_2;
+    for (int j = 0; j < winograd.n; j++) {
+        set_powers(&winograd, points, j);
+        set_polynomial(&winograd, points, j);
+    }
+    return winograd;
+}
+
+/* Magnitude of the transform of a k x k block by a matrix of n rows of k. */
+static void transform(const double *matrix, int n, int k, const double *block, double *out) {
+    double half[MOST_POINTS * MOST_POINTS];
+    for (int i = 0; i < n; i++)
+        for (int x = 0; x < k; x++) {
+            half[i * k + x] = 0;
+            for (int y = 0; y < k; y++)
+                half[i * k + x] += matrix[i * k + y] * fabs(block[y * k + x]);
         }
-    for (int i = 0; i < 36; i++) {
+    for (int i = 0; i < n * n; i++) {
         out[i] = 0;
-        for (int x = 0; x < n; x++)
-            out[i] += matrix[i % 6 * n + x] * half[i / 6 * n + x];
+        for (int x = 0; x < k; x++)
+            out[i] += matrix[i % n * k + x] * half[i / n * k + x];
     }
 }
 
-static void add_magnitudes(const struct conv_params *p, const float *x, const float *w,
-                           uint32_t row, uint32_t col, double sums[36]) {
+static void add_magnitudes(const struct winograd *winograd, const struct conv_params *p,
+                           const float *x, const float *w, uint32_t row, uint32_t col,
+                           double *sums) {
     const size_t out4 = align_up(p->c_out, 4), plane = (size_t)p->h_in * p->w_in;
+    const uint32_t n = (uint32_t)winograd->n;
     for (uint32_t i = 0; i < p->c_in; i++) {
-        double block[36], taps[9], v[36], u[36];
-        for (uint32_t t = 0; t < 36; t++)
-            block[t] = padded(x + i * plane, (int64_t)row + t / 6 - p->pad_h,
-                              (int64_t)col + t % 6 - p->pad_w, p->h_in, p->w_in);
+        double block[MOST_POINTS * MOST_POINTS], taps[9], v[MOST_POINTS * MOST_POINTS],
+            u[MOST_POINTS * MOST_POINTS];
+        for (uint32_t t = 0; t < n * n; t++)
+            block[t] = padded(x + i * plane, (int64_t)row + t / n - p->pad_h,
+                              (int64_t)col + t % n - p->pad_w, p->h_in, p->w_in);
         for (uint32_t t = 0; t < 9; t++)
             taps[t] = w[((size_t)i * 9 + t) * out4];
-        transform(&winograd_b[0][0], 6, block, v);
-        transform(&winograd_g[0][0], 3, taps, u);
-        for (int t = 0; t < 36; t++)
+        transform(winograd->b, winograd->n, winograd->n, block, v);
+        transform(winograd->g, winograd->n, 3, taps, u);
+        for (uint32_t t = 0; t < n * n; t++)
             sums[t] += u[t] * v[t];
     }
 }
 
 /* Of the sums at [n][o][y][x], without epilogue. */
-static double *winograd_magnitudes(const struct conv_params *p, const float *const *b) {
+static double *winograd_magnitudes(const struct winograd *winograd, const struct conv_params *p,
+                                   const float *const *b) {
     const size_t plane = (size_t)p->h_out * p->w_out;
+    const uint32_t m = (uint32_t)winograd->m;
     double *magnitudes = malloc(p->n * p->c_out * plane * sizeof(double));
-    for (int j = 0; j < 6; j++) {
-        set_powers(j);
-        set_polynomial(j);
-    }
     for (uint32_t n = 0; n < p->n; n++)
         for (uint32_t o = 0; o < p->c_out; o++)
-            for (uint32_t row = 0; row < p->h_out; row += 4)
-                for (uint32_t col = 0; col < p->w_out; col += 4) {
-                    double sums[36] = {0};
-                    add_magnitudes(p, b[0] + (size_t)n * p->x_stride_n, b[1] + o, row, col, sums);
-                    for (uint32_t i = 0; i < 16; i++) {
-                        const uint32_t y = row + i / 4, x = col + i % 4;
+            for (uint32_t row = 0; row < p->h_out; row += m)
+                for (uint32_t col = 0; col < p->w_out; col += m) {
+                    double sums[MOST_POINTS * MOST_POINTS] = {0};
+                    add_magnitudes(winograd, p, b[0] + (size_t)n * p->x_stride_n, b[1] + o, row,
+                                   col, sums);
+                    for (uint32_t i = 0; i < m * m; i++) {
+                        const uint32_t y = row + i / m, x = col + i % m;
                         double sum = 0;
-                        for (int t = 0; t < 36; t++)
-                            sum += winograd_a[i / 4][t / 6] * winograd_a[i % 4][t % 6] * sums[t];
+                        for (int t = 0; t < winograd->n * winograd->n; t++)
+                            sum += winograd->a[(int)(i / m) * winograd->n + t / winograd->n] *
+                                   winograd->a[(int)(i % m) * winograd->n + t % winograd->n] *
+                                   sums[t];
                         if (y < p->h_out && x < p->w_out)
                             magnitudes[((size_t)n * p->c_out + o) * plane + (size_t)y * p->w_out +
                                        x] = sum;
@@ -143,13 +173,11 @@ static double *winograd_magnitudes(const struct conv_params *p, const float *con
     return magnitudes;
 }
 
-/* On the way to an element: a rounding for each k, and of the three transforms, one after the other
-   in both directions: 4 for the input, 5 for the weights, 4 for the sums; 2 for the epilogue. */
-#define WINOGRAD_ROUNDINGS (2 * (4 + 5 + 4) + 2)
-
-static void conv(const struct conv_params *p, const float *const *b, bool is_winograd,
+/* winograd: pixels of its tiles in a direction; 0: the plain sum. */
+static void conv(const struct conv_params *p, const float *const *b, uint32_t winograd,
                  struct conv_reference *out) {
-    double *magnitudes = is_winograd ? winograd_magnitudes(p, b) : NULL;
+    const struct winograd matrices = winograd > 0 ? find_winograd(winograd) : (struct winograd){0};
+    double *magnitudes = winograd > 0 ? winograd_magnitudes(&matrices, p, b) : NULL;
     const size_t out4 = align_up(p->c_out, 4), plane = (size_t)p->h_in * p->w_in;
     const size_t plane_out = (size_t)p->h_out * p->w_out;
     for (uint32_t n = 0; n < p->n; n++)
@@ -166,13 +194,13 @@ static void conv(const struct conv_params *p, const float *const *b, bool is_win
                                        p->w_in),
                                 b[1][((size_t)i * p->kh * p->kw + t) * out4 + o]);
                     size_t at = ((size_t)o * p->h_out + y) * p->w_out + x;
-                    if (is_winograd)
+                    if (winograd > 0)
                         sum.magnitude = magnitudes[n * p->c_out * plane_out + at];
                     finish(sum, p->epilogue, p->slope, b[2], o, (size_t)n * p->aux_stride_n + at,
                            out, (size_t)n * p->y_stride_n + at);
                 }
     out->terms =
-        is_winograd ? (double)p->c_in + WINOGRAD_ROUNDINGS : (double)p->c_in * p->kh * p->kw + 2;
+        winograd > 0 ? (double)p->c_in + matrices.roundings : (double)p->c_in * p->kh * p->kw + 2;
     free(magnitudes);
 }
 
@@ -272,7 +300,7 @@ static void upconv_wgrad(const struct upconv_wgrad_params *p, const float *const
 }
 
 void conv_reference_run(enum kernel_id id, const union kernel_params *params,
-                        const float *const *bindings, bool is_winograd,
+                        const float *const *bindings, uint32_t winograd,
                         struct conv_reference *out) {
     uint64_t extents[KERNEL_MAX_BINDINGS];
     const char *why = NULL;
@@ -283,7 +311,7 @@ void conv_reference_run(enum kernel_id id, const union kernel_params *params,
     switch (id) {
     case KERNEL_ID_conv_fwd:
     case KERNEL_ID_conv_dgrad:
-        conv(&params->conv, bindings, is_winograd, out);
+        conv(&params->conv, bindings, winograd, out);
         break;
     case KERNEL_ID_upconv_fwd:
         upconv(&params->upconv, bindings, out);

@@ -20,12 +20,12 @@ struct conv_reference {
 int conv_reference_output(enum kernel_id id);
 
 /*
- * value and magnitude hold as many elements as the output binding's extent. is_winograd: magnitude
- * and terms are those of Winograd's algorithm on tiles of 4 x 4 (runtime/cpu/winograd.c), with
- * which gamma(terms) * magnitude bounds its error: every element of the three transform matrices
+ * value and magnitude hold as many elements as the output binding's extent. winograd: 0, or
+ * magnitude and terms are those of Winograd's algorithm on tiles of 4 x 4 (runtime/cpu/winograd.c,
+ * shaders/winograd.glsl) or 2 x 2 (shaders/conv_winograd2.comp) pixels, with which gamma(terms) * magnitude bounds its error: every element of the three transform matrices
  * replaced by its magnitude, too.
  */
 void conv_reference_run(enum kernel_id id, const union kernel_params *params,
-                        const float *const *bindings, bool is_winograd, struct conv_reference *out);
+                        const float *const *bindings, uint32_t winograd, struct conv_reference *out);
 
 #endif

@@ -232,9 +232,9 @@ static float *sum_weights(const double *from, struct shape w, bool exchanged) {
     return to;
 }
 
-/* The a-priori bound of Winograd's algorithm for each element of a node's output. Its factor for a
-   mask, at most 1, is left out. */
-static double *winograd_bound(const struct bench *bench, const struct node *node) {
+/* The a-priori bound of Winograd's algorithm, on tiles of so many pixels, for each element of a
+   node's output. Its factor for a mask, at most 1, is left out. */
+static double *winograd_bound(const struct bench *bench, const struct node *node, uint32_t pixels) {
     const bool gradient = node->op == OP_CONV_DGRAD;
     const struct shape x = node->inputs[0]->shape, y = node->outputs[0]->shape;
     const struct attr *a = &node->attr;
@@ -261,7 +261,7 @@ static double *winograd_bound(const struct bench *bench, const struct node *node
     const size_t count = shape_elements(y);
     struct conv_reference reference = {.value = malloc(count * sizeof(double)),
                                        .magnitude = malloc(count * sizeof(double))};
-    conv_reference_run(KERNEL_ID_conv_fwd, &params, (const float *const *)bindings, true,
+    conv_reference_run(KERNEL_ID_conv_fwd, &params, (const float *const *)bindings, pixels,
                        &reference);
     const double ku = reference.terms * UNIT_ROUNDOFF;
     for (size_t i = 0; i < count; i++) {
@@ -314,7 +314,10 @@ static void compare_output(const struct bench *bench, const struct bench_output 
                            const struct plan *plan, const uint32_t *methods, const float *data) {
     const struct node *node = node_of(bench, output->value);
     const enum plan_method_kind method = node ? method_of(plan, methods, node) : PLAN_METHOD_DIRECT;
-    double *bound = method == PLAN_METHOD_WINOGRAD ? winograd_bound(bench, node) : NULL;
+    const uint32_t pixels = method == PLAN_METHOD_WINOGRAD                            ? 4
+                            : method == PLAN_METHOD_WINOGRAD2 && bench->has_winograd2 ? 2
+                                                                                      : 0;
+    double *bound = pixels > 0 ? winograd_bound(bench, node, pixels) : NULL;
     const double *truth = bench->tensors[output->value->id];
     size_t elements = shape_elements(output->value->shape);
     double largest = 0;
@@ -531,6 +534,7 @@ void bench_run(struct bench *bench, struct unet_device *device) {
         }
         bench->n_records[kind] = results[kind] ? n_records : 0;
     }
+    bench->has_winograd2 = unet_device_get_info(device)->limits.class_ == PLAN_CLASS_GPU;
     interpret(bench); /* last: updating operations change the values that the device is given */
     for (int kind = 0; kind < PLAN_METHOD_KIND_COUNT; kind++) {
         if (results[kind]) {

@@ -38,6 +38,7 @@ struct bench {
     uint64_t seed;
     double learning_rate;
     uint64_t method_bytes; /* scratch of a method: struct memory_options; 0: none */
+    bool has_winograd2;    /* elsewhere the method is the direct sum */
     uint32_t n_records[PLAN_METHOD_KIND_COUNT]; /* of each method, that ran */
     int n_names;
     double **tensors;    /* the interpreter's results */

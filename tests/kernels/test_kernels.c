@@ -50,6 +50,11 @@ static const struct conv_case conv_cases[] = {
     {1, 13, 14, 12, 20, 3, 3, 2, 0, 1, true, false, 0},
     {1, 16, 16, 10, 18, 3, 3, 0, 0, 1, true, true, 0},
     {1, 16, 16, 8, 16, 3, 3, 1, 1, 1, true, true, 0},
+    /* conv_winograd2.comp (GPUs): whole blocks of tiles and channels, both a little more, odd
+       maps, steps that are not full. */
+    {1, 16, 32, 10, 18, 3, 3, 0, 0, 1, true, true, 0},
+    {2, 21, 34, 12, 19, 3, 3, 0, 0, 1, true, true, 0.1f},
+    {2, 34, 19, 17, 23, 3, 3, 1, 1, 1, false, true, 0},
 };
 
 /* Maps and channels that GPUs share out in each of their larger tiles (tile.c), one or a few more
@@ -134,6 +139,7 @@ static uint32_t check_conv_forward(const struct conv_case *cases, size_t count,
         bench_check(&bench, node->outputs[0], BENCH_SUM, c->c_in * c->kh * c->kw + 2);
     }
     finish(&bench);
+    assert_true(bench.n_records[PLAN_METHOD_WINOGRAD2] > 0 || cases != conv_cases);
     return bench.n_records[PLAN_METHOD_WINOGRAD];
 }
 
@@ -164,6 +170,7 @@ static uint32_t check_conv_data_gradient(const struct conv_case *cases, size_t c
         bench_check(&bench, node->outputs[0], BENCH_SUM, c->c_out * c->kh * c->kw + 2);
     }
     finish(&bench);
+    assert_true(bench.n_records[PLAN_METHOD_WINOGRAD2] > 0 || cases != conv_cases);
     return bench.n_records[PLAN_METHOD_WINOGRAD];
 }
 
