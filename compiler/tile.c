@@ -240,6 +240,7 @@ static void choose_winograd(enum kernel_id kernel, const union kernel_params *p,
     }
     const struct winograd_product_params *y = &p->winograd_product;
     tile->variant = "winograd_product";
+    tile->shared_bytes = WINOGRAD_POINTS * WINOGRAD_LANES * 32; /* by descriptors */
     tile_add_spec(tile, y->epilogue);
     tile_set_groups(tile, kernel_winograd_blocks(y->n, y->n_rows, y->w_out) *
                               tile_blocks(y->n_channels, 4));

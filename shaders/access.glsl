@@ -58,7 +58,8 @@ layout(push_constant, std430) uniform push_block {
 
 #endif
 
-/* The workgroup's number. The host folds counts above 65535 over x and y (tile.c); the product may
+/* The workgroup's number. A record may run as several dispatches along its slower axis, so that
+   gl_NumWorkGroups is of no other use. The host folds counts above 65535 over x and y (tile.c); the product may
    then exceed the count wanted, so kernels check the number's range. */
 uint flat_group() {
     return gl_WorkGroupID.y * gl_NumWorkGroups.x + gl_WorkGroupID.x;

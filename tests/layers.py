@@ -85,11 +85,23 @@ def library_problems(program, banned):
             yield "%s: needs %s" % (os.path.basename(program), library)
 
 
+def number_problems(root):
+    """A record may run as several dispatches, each of which sees its own gl_NumWorkGroups."""
+    for name in sorted(os.listdir(os.path.join(root, "shaders"))):
+        if not name.endswith((".comp", ".glsl")) or name == "access.glsl":
+            continue
+        with open(os.path.join(root, "shaders", name), encoding="utf-8") as stream:
+            for number, line in enumerate(stream, 1):
+                if "gl_NumWorkGroups" in line:
+                    yield "shaders/%s:%d: gl_NumWorkGroups is not the record's" % (name, number)
+
+
 def self_check():
     """The checks must object to a tree that breaks them."""
     with tempfile.TemporaryDirectory() as root:
         for path, text in (("common/a.c", '#include "runtime/r.h"\n'), ("runtime/r.h", ""),
-                           ("compiler/b.c", '#  include <vulkan/vulkan.h>\n')):
+                           ("compiler/b.c", '#  include <vulkan/vulkan.h>\n'),
+                           ("shaders/s.comp", "uint all = gl_NumWorkGroups.x;\n")):
             os.makedirs(os.path.dirname(os.path.join(root, path)), exist_ok=True)
             with open(os.path.join(root, path), "w", encoding="utf-8") as stream:
                 stream.write(text)
@@ -97,6 +109,8 @@ def self_check():
             yield "an include from common into runtime went unnoticed"
         if not list(bound_problems(root, *BOUND[0][:2])):
             yield "an include of Vulkan in the compiler went unnoticed"
+        if not list(number_problems(root)):
+            yield "a shader that counts workgroups went unnoticed"
 
 
 def main():
@@ -109,6 +123,7 @@ def main():
         checks.append(("%s stays on its side" % name, layer_problems(root, "tools", allowed, name)))
     for header, home, title in BOUND:
         checks.append((title, bound_problems(root, header, home)))
+    checks.append(("shaders count workgroups only in flat_group", number_problems(root)))
     checks.append(("unetc does not link Vulkan", library_problems(unetc, "libvulkan")))
     checks.append(("unetrun does not link libyaml", library_problems(unetrun, "libyaml")))
     print("1..%d" % len(checks))

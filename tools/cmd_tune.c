@@ -175,6 +175,7 @@ static bool run_method(struct tuning *tuning, const struct plan_program *program
         const struct plan_program *each = &tuning->plan->programs[p];
         for (uint32_t c = 0; c < each->n_choices; c++) {
             const bool usable = number < each->choices[c].n_methods &&
+                                (number == 0 || !is_same_work(tuning, each, c, number)) &&
                                 plan_method_fits(tuning->plan, each, c, number, limits, NULL);
             vec_push(&methods, usable ? number : PLAN_NONE);
         }

@@ -10,9 +10,12 @@
 
 /* Below this many channels the transforms cost more than they save, on any device. */
 #define LEAST_CHANNELS 4u
-/* From this many on it is the faster method on CPU drivers that reach tensors by addresses
+/* From this many on it is the faster method on CPU drivers that reach tensors by addresses, and by
+   descriptors; there data gradients, whose direct sums test for padding, gain earlier
    (docs/shaders.md). */
 #define FAST_CHANNELS 32u
+#define FAST_CHANNELS_DESCRIPTOR 64u
+#define FAST_CHANNELS_DESCRIPTOR_DATA_GRADIENT 32u
 
 /* Larger ones gain nothing: what a device has in its caches is smaller. But of v there are at least
    so many blocks. */
@@ -225,8 +228,13 @@ void conv_winograd_lower(struct lower *lower, const struct node *node, const cha
     if (!divide(params, lower_room(lower), &job.parts)) {
         return;
     }
-    if (MIN(params->c_in, params->c_out) >= FAST_CHANNELS) {
+    const uint32_t channels = MIN(params->c_in, params->c_out);
+    if (channels >= FAST_CHANNELS) {
         preference[PLAN_DEVICE_CPU_ADDRESS] = 1;
+    }
+    if (channels >=
+        (transposed ? FAST_CHANNELS_DESCRIPTOR_DATA_GRADIENT : FAST_CHANNELS_DESCRIPTOR)) {
+        preference[PLAN_DEVICE_CPU_DESCRIPTOR] = 1;
     }
     lower_method(lower, PLAN_METHOD_WINOGRAD, preference);
     lower_parts(&job);
