@@ -28,6 +28,7 @@ bool err_set(struct err *err, enum err_code code, const char *format, ...) {
     memcpy(err->text, text, sizeof(text));
     err->code = code;
     err->hint[0] = '\0';
+    err->device_lost = false;
     return false;
 }
 

@@ -12,8 +12,9 @@ enum err_code { ERR_NONE = 0, ERR_INPUT = 1, ERR_USAGE = 2, ERR_DEVICE = 3, ERR_
 
 struct err {
     enum err_code code;
-    char text[1024]; /* one line, "object: cause" */
-    char hint[512];  /* what to do next; empty when there is nothing to say */
+    char text[1024];  /* one line, "object: cause" */
+    char hint[512];   /* what to do next; empty when there is nothing to say */
+    bool device_lost; /* with ERR_DEVICE: what ran on the device is gone, but it may come back */
 };
 
 /* Fills *err (which may be NULL) and returns false, so that a caller can write "return

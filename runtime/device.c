@@ -245,6 +245,13 @@ void unet_device_close(struct unet_device *device) {
         device->backend->close_device(device);
 }
 
+bool unet_device_reopen(struct unet_device *device, struct err *err) {
+    const struct exec_backend *backend = device->backend;
+    if (backend->reopen_device == NULL)
+        return err_set(err, ERR_DEVICE, "device %s cannot be opened again", device->info.name);
+    return backend->reopen_device(device, err);
+}
+
 const struct unet_device_info *unet_device_get_info(const struct unet_device *device) {
     return &device->info;
 }

@@ -90,7 +90,8 @@ struct exec_backend {
     bool (*open_device)(const struct unet_device_info *info, uint32_t threads,
                         struct unet_device **out, struct err *err);
     void (*close_device)(struct unet_device *device);
-    uint32_t (*validation_count)(const struct unet_device *device); /* NULL: always 0 */
+    bool (*reopen_device)(struct unet_device *device, struct err *err); /* NULL: is never lost */
+    uint32_t (*validation_count)(const struct unet_device *device);     /* NULL: always 0 */
     /* The limits for one plan: the access path may differ from the device's usual one. */
     struct plan_limits (*limits)(const struct unet_device *device, const struct plan *plan);
     /* As unet_plan_inspect, for a verified plan; NULL: no shader compiler. */

@@ -43,8 +43,9 @@ bool unet_device_list(struct unet_device_info **devices_out, size_t *count_out, 
 
 struct unet_device_options {
     const char *select;  /* an index; "cpu" or "vulkan" (the best Vulkan device); a device's uuid,
-                            or its first 8 digits or more; or a part of a name in any case. NULL: what UNET_DEVICE in the environment says; else
-                            the best GPU, or the CPU where there is none */
+                            or its first 8 digits or more; or a part of a name in any case. NULL:
+                            what UNET_DEVICE in the environment says; else  the best GPU, or the CPU
+                            where there is none */
     uint32_t threads;    /* of the CPU; 0: what UNET_THREADS says, else one for each core that the
                             process may use. Results do not depend on it */
     const char *disable; /* fast paths not to use on it, "winograd,narrow", besides those that
@@ -61,6 +62,14 @@ size_t unet_fast_paths(const struct unet_fast_path **paths_out);
 bool unet_device_open(const struct unet_device_options *options, struct unet_device **out,
                       struct err *err);
 void unet_device_close(struct unet_device *device); /* NULL-safe */
+/*
+ * After a device was lost (struct err: device_lost): closes it and opens it again behind the same
+ * handle; sessions on it must have been closed. If that device is not there any more, another one
+ * of its name and driver is taken, on which results are the same to the bit. ERR_DEVICE when there
+ * is none, or the driver is another now; then the handle can only be closed or tried again. It is
+ * not waited for.
+ */
+bool unet_device_reopen(struct unet_device *device, struct err *err);
 const struct unet_device_info *unet_device_get_info(const struct unet_device *device);
 
 /* Warnings and errors of the Vulkan validation layer so far; the layer is on, with synchronisation
@@ -353,6 +362,9 @@ struct unet_train_options {
     const char *init_from;     /* weights to start a new run from: unet_checkpoint_load_weights */
     uint32_t validate_every;   /* steps; 0: about 10 times in the run */
     uint32_t checkpoint_every; /* steps; 0: with each validation, and at the end */
+    uint32_t restore_every;    /* steps after which weights and optimiser state are kept in host
+                                  memory,    to go on from when the device is lost; 0: 10, or as many as
+                                  make    that cost less than a hundredth of the time */
     uint32_t loader_threads;   /* that prepare samples; 0: chosen. No result depends on it. */
     const char *best;          /* name of the score that chooses best.safetensors; NULL: that of
                                   the checkpoint with resume, else "loss" */
@@ -366,9 +378,13 @@ struct unet_train_options {
  * Trains; writes out_dir/metrics.csv, last.safetensors and, with validation data, best.safetensors;
  * docs/training.md describes them and the messages on stderr. A run interrupted by SIGINT or
  * SIGTERM (the tools set unet_train_stop) finishes its step, saves last.safetensors and returns
- * true, as does one that runs out of patience. Numbers that are not finite are an error: steps
- * since the last time everything was finite are repeated to name the step and the layer where that
- * began. result_out may be NULL; it is filled when true is returned.
+ * true, as does one that runs out of patience. When the device fails, it is opened again
+ * (unet_device_reopen, waiting as long as UNET_DEVICE_WAIT says) and the steps since the state was
+ * kept are repeated, to the same bits; progress is told of them again. When that cannot be, the
+ * state is written to last.safetensors, with metrics.csv ending at its step, and the error is
+ * ERR_DEVICE. Numbers that are not finite are an error: steps since the last time everything was
+ * finite are repeated to name the step and the layer where that began. result_out may be NULL; it
+ * is filled when true is returned.
  */
 bool unet_train(struct unet_device *device, const struct plan *plan,
                 const struct unet_train_options *options, struct unet_train_result *result_out,

@@ -9,6 +9,8 @@
 #include <string.h>
 
 #include "common/base.h"
+#include "common/log.h"
+#include "runtime/train/recover.h"
 
 bool cmd_print_json(json_t *object, struct err *err) {
     char *text =
@@ -97,19 +99,48 @@ bool cmd_device_open(const struct cli_common *common, struct unet_device **out, 
     return unet_device_open(&options, out, err);
 }
 
-bool cmd_network_open(const struct plan *plan, const struct cli_common *common, const char *weights,
-                      struct cmd_network *network, struct err *err) {
+static bool open_weights(struct cmd_network *network, struct err *err) {
     static const char *const programs[] = {"infer"};
     const struct unet_session_options options = {.programs = programs,
                                                  .n_programs = ARRAY_LEN(programs)};
+    return unet_session_open(network->device, network->plan, &options, &network->session, err) &&
+           unet_checkpoint_load(network->session, network->weights, false, NULL, err);
+}
+
+bool cmd_network_open(const struct plan *plan, const struct cli_common *common, const char *weights,
+                      struct cmd_network *network, struct err *err) {
     network->plan = plan;
+    network->weights = weights;
     if (cmd_find_program(plan, "infer", err) != NULL &&
-        cmd_device_open(common, &network->device, err) &&
-        unet_session_open(network->device, plan, &options, &network->session, err) &&
-        unet_checkpoint_load(network->session, weights, false, NULL, err))
+        cmd_device_open(common, &network->device, err) && open_weights(network, err))
         return true;
     cmd_network_close(network);
     return false;
+}
+
+/* After an error of the device. */
+static bool open_again(struct cmd_network *network, const struct err *err) {
+    struct err why = *err;
+    while (why.code == ERR_DEVICE && ++network->losses < RECOVER_LOSSES) {
+        unet_session_close(network->session);
+        network->session = NULL;
+        log_print(LOG_WARNING, "%s; opening the device again", why.text);
+        if (!recover_reopen(network->device, &why))
+            return false;
+        if (open_weights(network, &why))
+            return true;
+    }
+    return false;
+}
+
+bool cmd_network_infer(struct cmd_network *network, const float *image, uint32_t height,
+                       uint32_t width, int tta, const struct infer_progress *progress, float *probs,
+                       struct err *err) {
+    while (!infer_image(network->session, image, height, width, tta, progress, probs, err))
+        if (!open_again(network, err))
+            return false;
+    network->losses = 0;
+    return true;
 }
 
 void cmd_network_close(struct cmd_network *network) {

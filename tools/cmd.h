@@ -9,6 +9,7 @@
 
 #include "common/err.h"
 #include "common/plan.h"
+#include "runtime/infer/infer.h"
 #include "runtime/runtime.h"
 #include "tools/cli.h"
 
@@ -39,12 +40,19 @@ const char *cmd_format_duration(double seconds, char *text, size_t room);
 /* A plan on a device with weights from a checkpoint, for inference. Zeroed: nothing open. */
 struct cmd_network {
     const struct plan *plan; /* of the caller */
+    const char *weights;     /* of the caller */
+    uint32_t losses;         /* of the device, since an image was done */
     struct unet_device *device;
     struct unet_session *session;
 };
 bool cmd_network_open(const struct plan *plan, const struct cli_common *common, const char *weights,
                       struct cmd_network *network, struct err *err);
 void cmd_network_close(struct cmd_network *network);
+/* Probabilities of an image, as infer_image has it; when the device fails, it is opened again and
+   the image repeated. progress may be NULL. */
+bool cmd_network_infer(struct cmd_network *network, const float *image, uint32_t height,
+                       uint32_t width, int tta, const struct infer_progress *progress, float *probs,
+                       struct err *err);
 
 /* How the driver of a device compiles a plan's shaders (cmd_pipelines.c). */
 bool cmd_print_pipelines(const struct cli_common *common, const char *path, bool json,

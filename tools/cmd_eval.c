@@ -77,7 +77,7 @@ static bool write_overlay(const char *directory, const struct dataset_frame *fra
     return good;
 }
 
-static bool score_frame(const struct eval_values *values, const struct cmd_network *network,
+static bool score_frame(const struct eval_values *values, struct cmd_network *network,
                         const struct dataset *data, const struct dataset_frame *frame,
                         struct eval_report *report, struct err *err) {
     const struct plan_model *model = &network->plan->model;
@@ -91,8 +91,8 @@ static bool score_frame(const struct eval_values *values, const struct cmd_netwo
         .min_pixels = values->min_size,
         .fill_holes = values->fill_holes,
     };
-    bool good = unet_infer(network->session, frame->image, (uint32_t)frame->height,
-                           (uint32_t)frame->width, atoi(values->tta), probs, err) ||
+    bool good = cmd_network_infer(network, frame->image, (uint32_t)frame->height,
+                                  (uint32_t)frame->width, atoi(values->tta), NULL, probs, err) ||
                 err_prefix(err, "%s", frame->name);
     if (good) {
         counts->name = frame->name;
@@ -137,7 +137,7 @@ static void free_report(struct eval_report *report) {
     free(report->images);
 }
 
-static bool score_frames(const struct eval_values *values, const struct cmd_network *network,
+static bool score_frames(const struct eval_values *values, struct cmd_network *network,
                          const struct dataset *data, struct err *err) {
     struct eval_report report = new_report(values, &network->plan->model, data->n_frames);
     bool good = true;

@@ -88,7 +88,7 @@ static bool read_page(const struct infer_page *page, struct image *image, struct
 }
 
 static bool infer_page(const struct infer_values *values, const struct infer_outputs *outputs,
-                       const struct cmd_network *network, const struct infer_page *page,
+                       struct cmd_network *network, const struct infer_page *page,
                        struct progress_state *state, struct err *err) {
     const struct plan_model *model = outputs->model;
     const struct infer_progress progress = {show_progress, state};
@@ -103,8 +103,8 @@ static bool infer_page(const struct infer_values *values, const struct infer_out
         err_set(err, ERR_INPUT, "no memory for an image of %dx%d", image.width, image.height);
     if (good) {
         normalise_image(&image, model->normalise, model->input_offset, model->input_scale, input);
-        good = infer_image(network->session, input, (uint32_t)image.height, (uint32_t)image.width,
-                           atoi(values->tta), &progress, probs, err);
+        good = cmd_network_infer(network, input, (uint32_t)image.height, (uint32_t)image.width,
+                                 atoi(values->tta), &progress, probs, err);
     }
     end_line(state);
     good = good &&
@@ -115,8 +115,16 @@ static bool infer_page(const struct infer_values *values, const struct infer_out
     return good || err_prefix(err, "%s", page->stem);
 }
 
+/* What to do when no device is left. */
+static bool hint_rest(size_t n_done, const struct infer_pages *pages, struct err *err) {
+    return err_hint(err,
+                    "%zu of %zu images are done and written; when the device is back, run again "
+                    "with those from %s on",
+                    n_done, pages->count, pages->items[n_done].stem);
+}
+
 static bool infer_all(const struct infer_values *values, const struct infer_outputs *outputs,
-                      const struct cmd_network *network, const struct infer_pages *pages,
+                      struct cmd_network *network, const struct infer_pages *pages,
                       struct err *err) {
     if (!infer_outputs_make(outputs, pages, err))
         return false;
@@ -132,7 +140,7 @@ static bool infer_all(const struct infer_values *values, const struct infer_outp
         state.page = i;
         state.page_pixels = page->pixels;
         if (!infer_page(values, outputs, network, page, &state, err))
-            return false;
+            return err->code == ERR_DEVICE ? hint_rest(i, pages, err) : false;
         state.pixels_done += page->pixels;
         log_print(LOG_INFO, "%s/%s.png (%zu of %zu)", values->out, page->stem, i + 1, pages->count);
     }

@@ -14,7 +14,8 @@
 struct train_values {
     struct cli_common common;
     const char *data, *frames, *out, *val, *val_frames, *resume, *init_from, *best;
-    uint32_t steps, validate_every, checkpoint_every, folds, fold, patience, loader_threads;
+    uint32_t steps, validate_every, checkpoint_every, restore_every, folds, fold, patience,
+        loader_threads;
     uint64_t seed;
 };
 
@@ -47,6 +48,10 @@ static const struct cli_option train_options[] = {
      NULL, "steps; without it about 10 times in the run"},
     {"checkpoint-every", 0, CLI_COUNT, "N", offsetof(struct train_values, checkpoint_every), false,
      NULL, "steps; without it as often as validation"},
+    {"restore-every", 0, CLI_COUNT, "N", offsetof(struct train_values, restore_every), false, NULL,
+     "steps after which the state is kept in memory, to go on from when the device fails; without "
+     "it "
+     "10, or more where that would cost a hundredth of the time"},
     {"loader-threads", 0, CLI_COUNT, "N", offsetof(struct train_values, loader_threads), false,
      NULL,
      "that prepare samples while the device works; without it half of the processors, at most 4"},
@@ -226,6 +231,7 @@ static bool train_on_device(const struct train_values *values, const struct plan
         .init_from = values->init_from,
         .validate_every = values->validate_every,
         .checkpoint_every = values->checkpoint_every,
+        .restore_every = values->restore_every,
         .loader_threads = values->loader_threads,
         .best = values->best,
         .patience = values->patience,

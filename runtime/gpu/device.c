@@ -86,6 +86,17 @@ static bool create_device(struct gpu_device *device, struct err *err) {
     return true;
 }
 
+/* Makes a logical device of a physical one. */
+static bool attach(struct gpu_device *device, VkPhysicalDevice physical, struct err *err) {
+    device->physical = physical;
+    if (!gpu_facts_query(&device->instance, physical, &device->facts, &device->base.info, err))
+        return false;
+    if (!device->base.info.usable)
+        return err_set(err, ERR_DEVICE, "device %s cannot be used: it lacks %s",
+                       device->base.info.name, device->base.info.missing);
+    return create_device(device, err);
+}
+
 bool gpu_device_open(const struct unet_device_info *info, uint32_t threads,
                      struct unet_device **out, struct err *err) {
     (void)threads;
@@ -106,16 +117,7 @@ bool gpu_device_open(const struct unet_device_info *info, uint32_t threads,
         err_set(err, ERR_DEVICE, "device %u is gone", info->index);
         goto fail;
     }
-    device->physical = physical[info->index];
-    if (!gpu_facts_query(&device->instance, device->physical, &device->facts, &device->base.info,
-                         err))
-        goto fail;
-    if (!device->base.info.usable) {
-        err_set(err, ERR_DEVICE, "device %s cannot be used: it lacks %s", device->base.info.name,
-                device->base.info.missing);
-        goto fail;
-    }
-    if (!create_device(device, err))
+    if (!attach(device, physical[info->index], err))
         goto fail;
     free(physical);
     *out = &device->base;
@@ -126,19 +128,68 @@ fail:
     return false;
 }
 
-void gpu_device_close(struct unet_device *base) {
-    if (base == NULL)
-        return;
-    struct gpu_device *device = (struct gpu_device *)base;
+/* Everything but the struct itself and the count of messages. */
+static void detach(struct gpu_device *device) {
     if (device->handle != VK_NULL_HANDLE) {
         vkDeviceWaitIdle(device->handle);
         vkDestroyDevice(device->handle, NULL);
     }
+    device->handle = VK_NULL_HANDLE;
     gpu_instance_close(&device->instance);
+}
+
+void gpu_device_close(struct unet_device *base) {
+    if (base == NULL)
+        return;
+    struct gpu_device *device = (struct gpu_device *)base;
+    detach(device);
     const unsigned messages = atomic_load(&device->instance.messages);
     if (messages > 0)
         fprintf(stderr, "validation: %u messages in all\n", messages);
     free(device);
+}
+
+/* The number of the device that computes the same bits as the one before: itself, else one of the
+ * same name; both with the driver as it was. count: there is none. */
+static uint32_t find_same(const struct gpu_device *device, const VkPhysicalDevice *physical,
+                          uint32_t count) {
+    uint32_t found = count;
+    for (uint32_t i = 0; i < count; i++) {
+        const struct unet_device_info *before = &device->base.info;
+        struct unet_device_info info = {.index = i};
+        struct gpu_facts facts;
+        struct err ignored;
+        if (!gpu_facts_query(&device->instance, physical[i], &facts, &info, &ignored) ||
+            !info.usable || strcmp(info.name, before->name) != 0 ||
+            strcmp(info.driver, before->driver) != 0)
+            continue;
+        if (memcmp(facts.device_uuid, device->facts.device_uuid, VK_UUID_SIZE) == 0)
+            return i;
+        if (found == count)
+            found = i;
+    }
+    return found;
+}
+
+bool gpu_device_reopen(struct unet_device *base, struct err *err) {
+    struct gpu_device *device = (struct gpu_device *)base;
+    const unsigned messages = atomic_load(&device->instance.messages);
+    VkPhysicalDevice *physical = NULL;
+    uint32_t count = 0;
+    bool done = false;
+    detach(device);
+    if (gpu_instance_open(&device->instance, err) &&
+        gpu_instance_devices(&device->instance, &physical, &count, err)) {
+        const uint32_t index = find_same(device, physical, count);
+        done = index < count ? attach(device, physical[index], err)
+                             : err_set(err, ERR_DEVICE, "device %s with driver %s is not there",
+                                       base->info.name, base->info.driver);
+    }
+    free(physical);
+    if (!done)
+        detach(device);
+    atomic_fetch_add(&device->instance.messages, messages);
+    return done;
 }
 
 uint32_t gpu_device_validation_count(const struct unet_device *base) {

@@ -39,6 +39,7 @@ bool gpu_device_list(struct unet_device_info **devices_out, size_t *count_out, s
 bool gpu_device_open(const struct unet_device_info *info, uint32_t threads,
                      struct unet_device **out, struct err *err);
 void gpu_device_close(struct unet_device *device);
+bool gpu_device_reopen(struct unet_device *device, struct err *err);
 uint32_t gpu_device_validation_count(const struct unet_device *device);
 struct plan_limits gpu_device_limits(const struct unet_device *device, const struct plan *plan);
 

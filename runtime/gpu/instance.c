@@ -49,6 +49,8 @@ bool gpu_check(VkResult result, struct err *err, const char *format, ...) {
     vsnprintf(what, sizeof(what), format, args);
     va_end(args);
     err_set(err, ERR_DEVICE, "%s: %s (%d)", what, gpu_result_name(result), (int)result);
+    if (err != NULL)
+        err->device_lost = result == VK_ERROR_DEVICE_LOST;
     if (result == VK_ERROR_DEVICE_LOST)
         err_hint(err,
                  "the driver gave up on the device, often because a dispatch ran too long; the "

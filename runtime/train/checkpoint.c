@@ -16,7 +16,7 @@
 #include "common/base.h"
 #include "common/safetensors.h"
 #include "runtime/param.h"
-#include "runtime/runtime.h"
+#include "runtime/train/checkpoint.h"
 
 #define CHECKPOINT_VERSION "1"
 #define CHECKPOINT_STATE_PREFIX "optimiser."
@@ -31,10 +31,9 @@ static char *tensor_name(struct arena *arena, const struct plan_param *param, in
 
 /* ---- saving ---- */
 
-static void add_metadata(struct safetensors *file, const struct unet_session *session,
+static void add_metadata(struct safetensors *file, const struct checkpoint_source *source,
                          const struct unet_checkpoint_info *info, struct arena *arena) {
-    const struct plan *plan = unet_session_plan(session);
-    const struct unet_device_info *device = unet_device_get_info(unet_session_device(session));
+    const struct plan *plan = source->plan;
     safetensors_add_metadata(file, "format", "unet checkpoint " CHECKPOINT_VERSION);
     safetensors_add_metadata(file, "step", arena_printf(arena, "%" PRIu32, info->step));
     safetensors_add_metadata(file, "total_steps",
@@ -51,20 +50,18 @@ static void add_metadata(struct safetensors *file, const struct unet_session *se
     safetensors_add_metadata(file, "overrides",
                              plan->model.overrides != NULL ? plan->model.overrides : "");
     safetensors_add_metadata(file, "plan_hash", arena_printf(arena, "%016" PRIx64, plan->hash));
-    safetensors_add_metadata(file, "device", device->name);
-    safetensors_add_metadata(file, "driver", device->driver);
-    char *choices = unet_session_choices_text(session);
-    if (choices != NULL && choices[0] != '\0')
-        safetensors_add_metadata(file, "methods", arena_strdup(arena, choices));
-    free(choices);
+    safetensors_add_metadata(file, "device", source->device->name);
+    safetensors_add_metadata(file, "driver", source->device->driver);
+    if (source->methods[0] != '\0')
+        safetensors_add_metadata(file, "methods", source->methods);
 }
 
-static bool add_tensor(struct safetensors *file, struct unet_session *session, uint32_t index,
-                       int state, struct arena *arena, struct err *err) {
-    const struct plan_param *param = &unet_session_plan(session)->params[index];
+static bool add_tensor(struct safetensors *file, const struct checkpoint_source *source,
+                       uint32_t index, int state, struct arena *arena, struct err *err) {
+    const struct plan_param *param = &source->plan->params[index];
     uint64_t dims[SAFETENSORS_MAX_RANK];
     float *data = arena_alloc(arena, param_elements(param) * sizeof(float));
-    if (!unet_session_read_param(session, index, state, data, err))
+    if (!source->read(source->user, index, state, data, err))
         return false;
     for (uint32_t i = 0; i < param->rank; i++)
         dims[i] = param->dims[i];
@@ -73,22 +70,41 @@ static bool add_tensor(struct safetensors *file, struct unet_session *session, u
     return true;
 }
 
-bool unet_checkpoint_save(struct unet_session *session, const char *path,
-                          const struct unet_checkpoint_info *info, struct err *err) {
-    const struct plan *plan = unet_session_plan(session);
+bool checkpoint_write(const struct checkpoint_source *source, const char *path,
+                      const struct unet_checkpoint_info *info, struct err *err) {
+    const struct plan *plan = source->plan;
     struct safetensors file = {.entries = NULL};
     struct arena arena = {.chunks = NULL};
     bool done = true;
-    add_metadata(&file, session, info, &arena);
+    add_metadata(&file, source, info, &arena);
     for (uint32_t i = 0; done && i < plan->n_params; i++)
-        done = add_tensor(&file, session, i, -1, &arena, err);
-    for (uint32_t i = 0; done && unet_session_has_state(session) && i < plan->n_params; i++) {
+        done = add_tensor(&file, source, i, -1, &arena, err);
+    for (uint32_t i = 0; done && source->has_state && i < plan->n_params; i++) {
         for (uint32_t j = 0; done && j < plan->params[i].n_states; j++)
-            done = add_tensor(&file, session, i, (int)j, &arena, err);
+            done = add_tensor(&file, source, i, (int)j, &arena, err);
     }
     done = done && safetensors_save(&file, path, err);
     safetensors_free(&file);
     arena_free(&arena);
+    return done;
+}
+
+static bool read_session(void *user, uint32_t index, int state, float *data, struct err *err) {
+    return unet_session_read_param(user, index, state, data, err);
+}
+
+bool unet_checkpoint_save(struct unet_session *session, const char *path,
+                          const struct unet_checkpoint_info *info, struct err *err) {
+    char *methods = unet_session_choices_text(session);
+    const struct checkpoint_source source = {.plan = unet_session_plan(session),
+                                             .device =
+                                                 unet_device_get_info(unet_session_device(session)),
+                                             .methods = methods != NULL ? methods : "",
+                                             .has_state = unet_session_has_state(session),
+                                             .read = read_session,
+                                             .user = session};
+    const bool done = checkpoint_write(&source, path, info, err);
+    free(methods);
     return done;
 }
 

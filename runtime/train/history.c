@@ -75,16 +75,32 @@ static bool write_start(struct history *history, uint32_t steps_done, struct err
     return good;
 }
 
+static bool start(struct history *history, uint32_t steps_done, struct err *err) {
+    if (!write_start(history, steps_done, err))
+        return false;
+    history->stream = fopen(history->path, "a");
+    return history->stream != NULL ||
+           err_set(err, ERR_IO, "%s: cannot write: %s", history->path, strerror(errno));
+}
+
 bool history_open(struct history *history, const char *path, uint32_t steps_done, struct err *err) {
     *history = (struct history){.path = strdup(path)};
     bool good = history->path != NULL;
     if (!good)
         err_set(err, ERR_IO, "%s: out of memory", path);
-    good = good && write_start(history, steps_done, err);
-    if (good && (history->stream = fopen(path, "a")) == NULL)
-        good = err_set(err, ERR_IO, "%s: cannot write: %s", path, strerror(errno));
+    good = good && start(history, steps_done, err);
     if (!good)
         history_close(history);
+    return good;
+}
+
+bool history_rewind(struct history *history, uint32_t steps_done, struct err *err) {
+    const struct history_times earlier = history->earlier;
+    if (history->stream != NULL)
+        fclose(history->stream);
+    history->stream = NULL;
+    const bool good = start(history, steps_done, err);
+    history->earlier = earlier;
     return good;
 }
 

@@ -38,6 +38,8 @@ struct history {
 bool history_open(struct history *history, const char *path, uint32_t steps_done, struct err *err);
 bool history_add(struct history *history, const struct unet_train_progress *progress,
                  const struct history_times *times, struct err *err);
+/* Drops the rows past steps_done, which will be added again; times go on from the rows dropped. */
+bool history_rewind(struct history *history, uint32_t steps_done, struct err *err);
 void history_close(struct history *history); /* safe on a zeroed one */
 
 #endif

@@ -19,6 +19,7 @@
 #include "runtime/runtime.h"
 #include "runtime/train/history.h"
 #include "runtime/train/loader.h"
+#include "runtime/train/recover.h"
 #include "runtime/train/report.h"
 #include "runtime/train/schedule.h"
 #include "runtime/train/validate.h"
@@ -46,6 +47,7 @@ struct trainer {
     char *last_path, *best_path, *history_path;
     struct history_times times;
     struct watch watch;
+    struct recover recover;
     bool diverged;             /* numbers are no longer finite */
     bool searching, has_found; /* the first record where that is so */
     struct report report;
@@ -165,12 +167,13 @@ static bool open_session(struct trainer *trainer, struct err *err) {
                                            .n_programs = list_programs(trainer, programs)};
     if (trainer->held_out.n_frames > 0)
         programs[options.n_programs++] = "infer";
-    if (!recall_methods(trainer, err))
+    const bool is_first = trainer->recover.methods == NULL;
+    options.methods = is_first ? trainer->methods : trainer->recover.methods;
+    if (!unet_session_open(trainer->device, trainer->plan, &options, &trainer->session, err) ||
+        !recover_note_session(&trainer->recover, trainer->session, err))
         return false;
-    options.methods = trainer->methods;
-    if (!unet_session_open(trainer->device, trainer->plan, &options, &trainer->session, err))
-        return false;
-    report_methods(trainer);
+    if (is_first)
+        report_methods(trainer);
     return true;
 }
 
@@ -255,6 +258,19 @@ static bool set_start(struct trainer *trainer, struct err *err) {
     const bool resumed = trainer->options->resume != NULL;
     return (resumed ? start_resumed(trainer, err) : start_new(trainer, err)) &&
            choose_score(trainer, err);
+}
+
+/* The session with its first weights. Nothing is lost when the device fails here. */
+static bool start(struct trainer *trainer, struct err *err) {
+    if (!recall_methods(trainer, err))
+        return false;
+    while (!open_session(trainer, err) || !set_start(trainer, err)) {
+        unet_session_close(trainer->session);
+        trainer->session = NULL;
+        if (!err->device_lost || !recover_device(&trainer->recover, err))
+            return false;
+    }
+    return true;
 }
 
 /* Before the costly part of the start, so that a bad place is known at once. */
@@ -381,13 +397,22 @@ static bool run_step(struct trainer *trainer, struct unet_train_progress *progre
 static bool check_state(struct trainer *trainer, struct err *err) {
     bool finite;
     const char *name = "";
-    if (!watch_keep(&trainer->watch, trainer->session, trainer->info.step, &finite, &name, err))
+    if (!watch_look(&trainer->watch, trainer->session, trainer->info.step, &finite, &name, err))
         return false;
     if (finite)
         return true;
     err_set(err, ERR_INPUT, "step %u: %s holds numbers that are not finite", trainer->info.step,
             name);
     return report_divergence(trainer, err);
+}
+
+/* Keeps the state that was looked at, once everything of its step is done and written: from here a
+   run can go on, with the files as they are. */
+static void keep_state(struct trainer *trainer) {
+    if (!trainer->watch.has_next)
+        return;
+    watch_keep(&trainer->watch);
+    recover_note_kept(&trainer->recover, &trainer->info);
 }
 
 /* The same steps again from the kept state, one record at a time, in a session of their own. */
@@ -507,27 +532,103 @@ static bool train_step(struct trainer *trainer, struct err *err) {
     if (progress.has_validation)
         report_validation(&trainer->report, &trainer->plan->model, &validation, done);
     trainer->ended_early = progress.has_validation && !is_last && is_out_of_patience(trainer);
-    if (is_last || unet_train_stop || trainer->ended_early || done % trainer->checkpoint_every == 0)
-        return save_last(trainer, err);
+    if ((is_last || unet_train_stop || trainer->ended_early ||
+         done % trainer->checkpoint_every == 0) &&
+        !save_last(trainer, err))
+        return false;
+    keep_state(trainer);
+    return true;
+}
+
+static bool advance(struct trainer *trainer, struct err *err) {
+    if (!trainer->recover.has_kept && !check_state(trainer, err))
+        return false;
+    keep_state(trainer);
+    while (trainer->info.step < trainer->info.total_steps && !unet_train_stop &&
+           !trainer->ended_early)
+        if (!train_step(trainer, err))
+            return false;
+    /* a run that was stopped while its device was lost has not saved yet */
+    return trainer->info.step == trainer->first_step || trainer->info.step == trainer->saved_step ||
+           save_last(trainer, err);
+}
+
+/* ---- a device that fails ---- */
+
+/* The run as it was when its state was kept, on the device as it is now. */
+static bool restore(struct trainer *trainer, struct err *err) {
+    const struct recover *recover = &trainer->recover;
+    trainer->ended_early = false;
+    if (!open_session(trainer, err))
+        return false;
+    if (!recover->has_kept)
+        return set_start(trainer, err) && open_loader(trainer, trainer->info.total_steps, err);
+    trainer->info = recover->kept;
+    return watch_restore(&trainer->watch, trainer->session, err) &&
+           history_rewind(&trainer->history, trainer->info.step, err) &&
+           open_loader(trainer, trainer->info.total_steps, err);
+}
+
+/* Files that the run can be continued from; err says why it cannot go on itself. */
+static bool give_up(struct trainer *trainer, struct err *err) {
+    struct err writing = {.code = ERR_NONE};
+    const uint32_t kept_step = trainer->recover.has_kept ? trainer->recover.kept.step : 0;
+    const bool is_newer = kept_step > trainer->saved_step;
+    if (kept_step > 0 && !history_rewind(&trainer->history, kept_step, &writing))
+        log_print(LOG_WARNING, "%s", writing.text);
+    if (is_newer) {
+        if (!recover_save(&trainer->recover, trainer->last_path, &writing))
+            return err_hint(err, "the state after step %u could not be written: %.300s", kept_step,
+                            writing.text);
+        trainer->saved_path = trainer->last_path;
+        trainer->saved_step = kept_step;
+        if (trainer->has_old_best)
+            unlink(trainer->best_path);
+    }
+    if (trainer->saved_path == NULL)
+        return err_hint(err, "no step was kept: start again when the device is back");
+    return err_hint(err,
+                    "the state after step %u of %u is in %s: when the device is back, continue "
+                    "with --resume %s",
+                    trainer->saved_step, trainer->info.total_steps, trainer->saved_path,
+                    trainer->saved_path);
+}
+
+/* After an error of the device: opens it again and goes back to the state kept. */
+static bool go_back(struct trainer *trainer, struct err *err) {
+    const uint32_t reached = trainer->info.step;
+    do {
+        loader_close(trainer->loader);
+        unet_session_close(trainer->session);
+        trainer->loader = NULL;
+        trainer->session = NULL;
+        if (!recover_device(&trainer->recover, err))
+            return false;
+    } while (!restore(trainer, err) && err->code == ERR_DEVICE);
+    if (trainer->loader == NULL)
+        return false;
+    log_print(LOG_WARNING,
+              "the device is back; going on from the state after step %u of the %u done",
+              trainer->info.step, reached);
     return true;
 }
 
 static bool run_steps(struct trainer *trainer, struct err *err) {
     trainer->start_seconds = clock_now_seconds();
-    if (!check_state(trainer, err))
-        return false;
-    while (trainer->info.step < trainer->info.total_steps && !unet_train_stop &&
-           !trainer->ended_early)
-        if (!train_step(trainer, err))
+    while (!advance(trainer, err))
+        if (err->code != ERR_DEVICE)
             return false;
+        else if (!go_back(trainer, err))
+            return err->code == ERR_DEVICE ? give_up(trainer, err) : false;
     return true;
 }
 
 static bool train(struct trainer *trainer, struct err *err) {
+    recover_open(&trainer->recover, trainer->device, &trainer->watch);
     if (!check_options(trainer, err) || !allocate(trainer, err) || !load_data(trainer, err) ||
-        !make_output(trainer, err) || !open_session(trainer, err) || !set_start(trainer, err) ||
-        !watch_open(&trainer->watch, trainer->plan, err) || !open_output(trainer, err) ||
-        !open_samples(trainer, err))
+        !make_output(trainer, err) || !start(trainer, err) ||
+        !watch_open(&trainer->watch, trainer->plan, trainer->options->restore_every, err) ||
+        !open_output(trainer, err) || !open_samples(trainer, err))
         return false;
     set_intervals(trainer);
     trainer->first_step = trainer->info.step;
@@ -545,6 +646,7 @@ static void close_trainer(struct trainer *trainer) {
     history_close(&trainer->history);
     unet_session_close(trainer->session);
     watch_close(&trainer->watch);
+    recover_close(&trainer->recover);
     dataset_free(&trainer->data);
     dataset_free(&trainer->held_out);
     free(trainer->methods);

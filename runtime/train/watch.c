@@ -29,24 +29,26 @@ static bool is_persistent(const struct plan *plan, uint32_t index) {
            !is_accumulator(plan, index);
 }
 
-bool watch_open(struct watch *watch, const struct plan *plan, struct err *err) {
+bool watch_open(struct watch *watch, const struct plan *plan, uint32_t every, struct err *err) {
     uint64_t kept_bytes = 1, largest = 1;
-    *watch = (struct watch){.plan = plan};
+    *watch = (struct watch){.plan = plan, .every = every};
     for (uint32_t i = 0; i < plan->n_tensors; i++) {
         largest = MAX(largest, plan->tensors[i].size_bytes);
         kept_bytes += is_persistent(plan, i) ? plan->tensors[i].size_bytes : 0;
     }
     watch->kept = malloc(kept_bytes);
+    watch->next = malloc(kept_bytes);
     watch->tensor = malloc(largest);
-    if (watch->kept != NULL && watch->tensor != NULL)
+    if (watch->kept != NULL && watch->next != NULL && watch->tensor != NULL)
         return true;
     watch_close(watch);
-    return err_set(err, ERR_INPUT, "no memory for a copy of the weights, %llu bytes",
+    return err_set(err, ERR_INPUT, "no memory for two copies of the weights, %llu bytes each",
                    (unsigned long long)kept_bytes);
 }
 
 void watch_close(struct watch *watch) {
     free(watch->kept);
+    free(watch->next);
     free(watch->tensor);
     *watch = (struct watch){0};
 }
@@ -67,58 +69,67 @@ bool watch_is_due(const struct watch *watch, uint32_t steps_done) {
     return steps_done >= watch->due_step;
 }
 
-/* Two passes, so that the older copy stays whole when the new one is not finite. */
-static bool look(struct watch *watch, struct unet_session *session, bool *finite_out,
-                 const char **name_out, struct err *err) {
+/* Reads the persistent tensors up to the first that is not finite. */
+static bool read_next(struct watch *watch, struct unet_session *session, bool *finite_out,
+                      const char **name_out, struct err *err) {
+    uint64_t at = 0;
     *finite_out = true;
     for (uint32_t i = 0; i < watch->plan->n_tensors && *finite_out; i++) {
         const struct plan_tensor *tensor = &watch->plan->tensors[i];
         if (!is_persistent(watch->plan, i))
             continue;
-        if (!unet_session_read_tensor(session, i, watch->tensor, err))
+        if (!unet_session_read_tensor(session, i, watch->next + at, err))
             return false;
         const uint64_t count = tensor->size_bytes / sizeof(float);
-        *finite_out = find_bad(watch->tensor, count) == count;
+        *finite_out = find_bad((const float *)(watch->next + at), count) == count;
         *name_out = tensor->name;
+        at += tensor->size_bytes;
     }
     return true;
 }
 
-static bool copy(struct watch *watch, struct unet_session *session, struct err *err) {
-    uint64_t at = 0;
-    for (uint32_t i = 0; i < watch->plan->n_tensors; i++) {
-        if (!is_persistent(watch->plan, i))
-            continue;
-        if (!unet_session_read_tensor(session, i, watch->kept + at, err))
-            return false;
-        at += watch->plan->tensors[i].size_bytes;
-    }
-    return true;
-}
-
-bool watch_keep(struct watch *watch, struct unet_session *session, uint32_t steps_done,
+bool watch_look(struct watch *watch, struct unet_session *session, uint32_t steps_done,
                 bool *finite_out, const char **name_out, struct err *err) {
     const double begin = clock_now_seconds();
-    if (!look(watch, session, finite_out, name_out, err))
-        return false;
-    if (!*finite_out)
+    *finite_out = true;
+    if (watch->has_next && watch->next_step == steps_done)
         return true;
-    if (!copy(watch, session, err))
+    watch->has_next = false;
+    if (!read_next(watch, session, finite_out, name_out, err))
         return false;
-    const double end = clock_now_seconds();
-    double wait = LEAST_STEPS;
-    if (watch->kept_seconds > 0 && steps_done > watch->kept_step) {
-        const double step = (begin - watch->kept_seconds) / (steps_done - watch->kept_step);
-        wait = MAX(wait, STEPS_PER_COPY * (end - begin) / MAX(step, 1e-9));
-    }
-    watch->kept_step = steps_done;
-    watch->due_step = steps_done + (uint32_t)MIN(wait, 1e9);
-    watch->kept_seconds = end;
+    watch->has_next = *finite_out;
+    watch->next_step = steps_done;
+    watch->next_seconds = clock_now_seconds() - begin;
     return true;
+}
+
+void watch_keep(struct watch *watch) {
+    uint8_t *const older = watch->kept;
+    const double now = clock_now_seconds();
+    double wait = watch->every > 0 ? watch->every : LEAST_STEPS;
+    if (watch->every == 0 && watch->kept_seconds > 0 && watch->next_step > watch->kept_step) {
+        const double step = (now - watch->next_seconds - watch->kept_seconds) /
+                            (watch->next_step - watch->kept_step);
+        wait = MAX(wait, STEPS_PER_COPY * watch->next_seconds / MAX(step, 1e-9));
+    }
+    watch->kept = watch->next;
+    watch->next = older;
+    watch->has_next = false;
+    watch->kept_step = watch->next_step;
+    watch->due_step = watch->kept_step + (uint32_t)MIN(wait, 1e9);
+    watch->kept_seconds = now;
+}
+
+const float *watch_kept_tensor(const struct watch *watch, uint32_t tensor) {
+    uint64_t at = 0;
+    for (uint32_t i = 0; i < tensor; i++)
+        at += is_persistent(watch->plan, i) ? watch->plan->tensors[i].size_bytes : 0;
+    return is_persistent(watch->plan, tensor) ? (const float *)(watch->kept + at) : NULL;
 }
 
 bool watch_restore(struct watch *watch, struct unet_session *session, struct err *err) {
     uint64_t at = 0;
+    watch->has_next = false;
     for (uint32_t i = 0; i < watch->plan->n_tensors; i++) {
         if (!is_persistent(watch->plan, i))
             continue;

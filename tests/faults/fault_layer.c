@@ -1,0 +1,503 @@
+/*
+ * fault_layer.c: a Vulkan layer that makes chosen calls fail (fault.h). It knows the entry points
+ * that the runtime uses; others go straight to the driver and cannot fail here. The interface
+ * between loader and layers is that of vulkan/vk_layer.h.
+ *
+ * Objects are used by one thread at a time, as in the runtime, so nothing here is locked.
+ */
+#include <vulkan/vk_layer.h>
+#include <vulkan/vulkan.h>
+
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/faults/fault.h"
+
+#define EXPORT __attribute__((visibility("default")))
+#define MAX_OBJECTS 32 /* instances, devices */
+
+enum kind {
+    KIND_BUFFER,
+    KIND_MEMORY,
+    KIND_COMMAND_POOL,
+    KIND_DESCRIPTOR_POOL,
+    KIND_SET_LAYOUT,
+    KIND_PIPELINE_LAYOUT,
+    KIND_SHADER_MODULE,
+    KIND_PIPELINE_CACHE,
+    KIND_PIPELINE,
+    KIND_QUERY_POOL,
+    KIND_FENCE,
+    KIND_COUNT
+};
+
+static const char *const kind_names[KIND_COUNT] = {
+    "buffer",     "memory",          "command pool",  "descriptor pool",
+    "set layout", "pipeline layout", "shader module", "pipeline cache",
+    "pipeline",   "query pool",      "fence"};
+
+/* Entry points of a device: those that can fail, then those that end an object. */
+#define DEVICE_FUNCTIONS(X)                                                                        \
+    X(AllocateCommandBuffers)                                                                      \
+    X(AllocateDescriptorSets)                                                                      \
+    X(AllocateMemory)                                                                              \
+    X(BeginCommandBuffer)                                                                          \
+    X(BindBufferMemory)                                                                            \
+    X(CreateBuffer)                                                                                \
+    X(CreateCommandPool)                                                                           \
+    X(CreateComputePipelines)                                                                      \
+    X(CreateDescriptorPool)                                                                        \
+    X(CreateDescriptorSetLayout)                                                                   \
+    X(CreateFence)                                                                                 \
+    X(CreatePipelineCache)                                                                         \
+    X(CreatePipelineLayout)                                                                        \
+    X(CreateQueryPool)                                                                             \
+    X(CreateShaderModule)                                                                          \
+    X(DeviceWaitIdle)                                                                              \
+    X(EndCommandBuffer)                                                                            \
+    X(GetPipelineCacheData)                                                                        \
+    X(GetQueryPoolResults)                                                                         \
+    X(MapMemory)                                                                                   \
+    X(QueueSubmit)                                                                                 \
+    X(ResetFences)                                                                                 \
+    X(WaitForFences)                                                                               \
+    X(DestroyBuffer)                                                                               \
+    X(DestroyCommandPool)                                                                          \
+    X(DestroyDescriptorPool)                                                                       \
+    X(DestroyDescriptorSetLayout)                                                                  \
+    X(DestroyDevice)                                                                               \
+    X(DestroyFence)                                                                                \
+    X(DestroyPipeline)                                                                             \
+    X(DestroyPipelineCache)                                                                        \
+    X(DestroyPipelineLayout)                                                                       \
+    X(DestroyQueryPool)                                                                            \
+    X(DestroyShaderModule)                                                                         \
+    X(FreeMemory)
+
+struct instance {
+    void *key; /* NULL: a free place */
+    PFN_vkGetInstanceProcAddr get_proc;
+    PFN_vkDestroyInstance destroy;
+    PFN_vkEnumeratePhysicalDevices enumerate;
+};
+
+struct device {
+    void *key; /* NULL: a free place */
+    bool lost;
+    long live[KIND_COUNT];
+    PFN_vkGetDeviceProcAddr get_proc;
+#define X(name) PFN_vk##name name;
+    struct {
+        DEVICE_FUNCTIONS(X)
+    } next;
+#undef X
+};
+
+static struct instance instances[MAX_OBJECTS];
+static struct device devices[MAX_OBJECTS];
+static struct fault_setting setting;
+static char setting_name[64];
+static uint64_t named_calls; /* of the name in the setting */
+static struct fault_report report;
+
+/* ---- what fails ---- */
+
+EXPORT void unet_fault_set(const struct fault_setting *wanted);
+EXPORT struct fault_report unet_fault_get(void);
+
+void unet_fault_set(const struct fault_setting *wanted) {
+    setting = *wanted;
+    if (wanted->name != NULL) {
+        snprintf(setting_name, sizeof(setting_name), "%s", wanted->name);
+        setting.name = setting_name;
+    }
+    named_calls = report.calls = report.hits = 0;
+    report.name = "";
+}
+
+struct fault_report unet_fault_get(void) {
+    struct fault_report copy = report;
+    copy.n_devices = 0;
+    for (int i = 0; i < MAX_OBJECTS; i++)
+        copy.n_devices += devices[i].key != NULL;
+    return copy;
+}
+
+static void set_pair(struct fault_setting *wanted, const char *key, const char *value) {
+    if (strcmp(key, "call") == 0)
+        wanted->call = strtoull(value, NULL, 10);
+    else if (strcmp(key, "every") == 0)
+        wanted->every = strtoull(value, NULL, 10);
+    else if (strcmp(key, "name") == 0)
+        wanted->name = value;
+    else if (strcmp(key, "refusals") == 0)
+        wanted->refusals =
+            strcmp(value, "all") == 0 ? UINT32_MAX : (uint32_t)strtoul(value, NULL, 10);
+    else if (strcmp(key, "error") == 0)
+        wanted->error = strcmp(value, "lost") == 0     ? FAULT_LOST
+                        : strcmp(value, "device") == 0 ? FAULT_DEVICE_MEMORY
+                                                       : FAULT_HOST_MEMORY;
+    else
+        fprintf(stderr, "fault layer: UNET_FAULT: \"%s\" is unknown\n", key);
+}
+
+/* Once, when the library is loaded. */
+__attribute__((constructor)) static void read_environment(void) {
+    const char *text = getenv("UNET_FAULT");
+    struct fault_setting wanted = {.call = 0};
+    report.name = "";
+    if (text == NULL)
+        return;
+    char copy[256];
+    snprintf(copy, sizeof(copy), "%s", text);
+    for (char *rest = copy, *pair; (pair = strtok_r(rest, ",", &rest)) != NULL;) {
+        char *equals = strchr(pair, '=');
+        if (equals != NULL)
+            *equals = '\0';
+        set_pair(&wanted, pair, equals != NULL ? equals + 1 : "");
+    }
+    unet_fault_set(&wanted);
+}
+
+static VkResult result_of(enum fault_error error) {
+    return error == FAULT_LOST            ? VK_ERROR_DEVICE_LOST
+           : error == FAULT_DEVICE_MEMORY ? VK_ERROR_OUT_OF_DEVICE_MEMORY
+                                          : VK_ERROR_OUT_OF_HOST_MEMORY;
+}
+
+static bool is_hit(const char *name) {
+    if (setting.name != NULL && strcmp(setting.name, name) != 0)
+        return false;
+    const uint64_t number = ++named_calls;
+    return setting.call > 0 && number >= setting.call &&
+           (number == setting.call ||
+            (setting.every > 0 && (number - setting.call) % setting.every == 0));
+}
+
+/* The result that a call is given instead of its own; VK_SUCCESS: its own. device NULL: a call on
+ * an instance. */
+static VkResult strike(struct device *device, const char *name) {
+    report.calls++;
+    if (device != NULL && device->lost)
+        return VK_ERROR_DEVICE_LOST;
+    if (!is_hit(name))
+        return VK_SUCCESS;
+    if (report.hits++ == 0)
+        report.name = name;
+    if (setting.error != FAULT_LOST)
+        return result_of(setting.error);
+    if (device == NULL) /* there is nothing to lose yet */
+        return VK_ERROR_INITIALIZATION_FAILED;
+    device->lost = true;
+    return VK_ERROR_DEVICE_LOST;
+}
+
+static void leak(long count, const char *what, const char *until) {
+    if (count == 0)
+        return;
+    report.leaks++;
+    fprintf(stderr, "fault layer: leak: %ld of %s left when %s\n", count, what, until);
+}
+
+__attribute__((destructor)) static void look_at_end(void) {
+    for (int i = 0; i < MAX_OBJECTS; i++) {
+        leak(devices[i].key != NULL, "device", "the layer was unloaded");
+        leak(instances[i].key != NULL, "instance", "the layer was unloaded");
+    }
+}
+
+/* ---- objects ---- */
+
+/* What the loader knows an object's instance or device by. */
+static void *key_of(const void *object) {
+    return *(void *const *)object;
+}
+
+static struct instance *instance_of(const void *object) {
+    for (int i = 0; i < MAX_OBJECTS; i++)
+        if (instances[i].key == key_of(object))
+            return &instances[i];
+    fprintf(stderr, "fault layer: an instance that is not there\n");
+    abort();
+}
+
+static struct device *device_of(const void *object) {
+    for (int i = 0; i < MAX_OBJECTS; i++)
+        if (devices[i].key == key_of(object))
+            return &devices[i];
+    fprintf(stderr, "fault layer: a device that is not there\n");
+    abort();
+}
+
+/* ---- entry points of a device that can fail ---- */
+
+/* name, parameters, arguments; the first parameter is `object` */
+#define PLAIN(name, parameters, arguments)                                                         \
+    static VKAPI_ATTR VkResult VKAPI_CALL fault_##name parameters {                                \
+        struct device *device = device_of(object);                                                 \
+        const VkResult result = strike(device, "vk" #name);                                        \
+        return result != VK_SUCCESS ? result : device->next.name arguments;                        \
+    }
+/* The driver does its work first: what is waited for must be over before anything is destroyed. */
+#define WAIT(name, parameters, arguments)                                                          \
+    static VKAPI_ATTR VkResult VKAPI_CALL fault_##name parameters {                                \
+        struct device *device = device_of(object);                                                 \
+        const VkResult own = device->next.name arguments;                                          \
+        const VkResult result = strike(device, "vk" #name);                                        \
+        return result != VK_SUCCESS ? result : own;                                                \
+    }
+#define CREATE(name, kind, type)                                                                   \
+    static VKAPI_ATTR VkResult VKAPI_CALL fault_Create##name(                                      \
+        VkDevice object, const Vk##name##CreateInfo *info, const VkAllocationCallbacks *allocator, \
+        type *out) {                                                                               \
+        struct device *device = device_of(object);                                                 \
+        *out = VK_NULL_HANDLE;                                                                     \
+        VkResult result = strike(device, "vkCreate" #name);                                        \
+        if (result == VK_SUCCESS)                                                                  \
+            result = device->next.Create##name(object, info, allocator, out);                      \
+        device->live[kind] += result == VK_SUCCESS;                                                \
+        return result;                                                                             \
+    }
+#define DESTROY(name, kind, type)                                                                  \
+    static VKAPI_ATTR void VKAPI_CALL fault_##name(VkDevice object, type handle,                   \
+                                                   const VkAllocationCallbacks *allocator) {       \
+        struct device *device = device_of(object);                                                 \
+        device->live[kind] -= handle != VK_NULL_HANDLE;                                            \
+        device->next.name(object, handle, allocator);                                              \
+    }
+#define BOTH(name, kind)                                                                           \
+    CREATE(name, kind, Vk##name)                                                                   \
+    DESTROY(Destroy##name, kind, Vk##name)
+
+BOTH(Buffer, KIND_BUFFER)
+BOTH(CommandPool, KIND_COMMAND_POOL)
+BOTH(DescriptorPool, KIND_DESCRIPTOR_POOL)
+BOTH(DescriptorSetLayout, KIND_SET_LAYOUT)
+BOTH(PipelineLayout, KIND_PIPELINE_LAYOUT)
+BOTH(ShaderModule, KIND_SHADER_MODULE)
+BOTH(PipelineCache, KIND_PIPELINE_CACHE)
+BOTH(QueryPool, KIND_QUERY_POOL)
+BOTH(Fence, KIND_FENCE)
+DESTROY(DestroyPipeline, KIND_PIPELINE, VkPipeline)
+DESTROY(FreeMemory, KIND_MEMORY, VkDeviceMemory)
+
+PLAIN(AllocateCommandBuffers,
+      (VkDevice object, const VkCommandBufferAllocateInfo *info, VkCommandBuffer *out),
+      (object, info, out))
+PLAIN(AllocateDescriptorSets,
+      (VkDevice object, const VkDescriptorSetAllocateInfo *info, VkDescriptorSet *out),
+      (object, info, out))
+PLAIN(BeginCommandBuffer, (VkCommandBuffer object, const VkCommandBufferBeginInfo *info),
+      (object, info))
+PLAIN(BindBufferMemory,
+      (VkDevice object, VkBuffer buffer, VkDeviceMemory memory, VkDeviceSize offset),
+      (object, buffer, memory, offset))
+PLAIN(EndCommandBuffer, (VkCommandBuffer object), (object))
+PLAIN(GetPipelineCacheData, (VkDevice object, VkPipelineCache cache, size_t *size, void *data),
+      (object, cache, size, data))
+PLAIN(GetQueryPoolResults,
+      (VkDevice object, VkQueryPool pool, uint32_t first, uint32_t count, size_t size, void *data,
+       VkDeviceSize stride, VkQueryResultFlags flags),
+      (object, pool, first, count, size, data, stride, flags))
+PLAIN(MapMemory,
+      (VkDevice object, VkDeviceMemory memory, VkDeviceSize offset, VkDeviceSize size,
+       VkMemoryMapFlags flags, void **data),
+      (object, memory, offset, size, flags, data))
+PLAIN(QueueSubmit, (VkQueue object, uint32_t count, const VkSubmitInfo *submits, VkFence fence),
+      (object, count, submits, fence))
+PLAIN(ResetFences, (VkDevice object, uint32_t count, const VkFence *fences),
+      (object, count, fences))
+WAIT(DeviceWaitIdle, (VkDevice object), (object))
+WAIT(WaitForFences,
+     (VkDevice object, uint32_t count, const VkFence *fences, VkBool32 all, uint64_t timeout),
+     (object, count, fences, all, timeout))
+
+static VKAPI_ATTR VkResult VKAPI_CALL fault_AllocateMemory(VkDevice object,
+                                                           const VkMemoryAllocateInfo *info,
+                                                           const VkAllocationCallbacks *allocator,
+                                                           VkDeviceMemory *out) {
+    struct device *device = device_of(object);
+    *out = VK_NULL_HANDLE;
+    VkResult result = strike(device, "vkAllocateMemory");
+    if (result == VK_SUCCESS)
+        result = device->next.AllocateMemory(object, info, allocator, out);
+    device->live[KIND_MEMORY] += result == VK_SUCCESS;
+    return result;
+}
+
+static VKAPI_ATTR VkResult VKAPI_CALL fault_CreateComputePipelines(
+    VkDevice object, VkPipelineCache cache, uint32_t count, const VkComputePipelineCreateInfo *info,
+    const VkAllocationCallbacks *allocator, VkPipeline *out) {
+    struct device *device = device_of(object);
+    memset(out, 0, count * sizeof(*out));
+    VkResult result = strike(device, "vkCreateComputePipelines");
+    if (result == VK_SUCCESS)
+        result = device->next.CreateComputePipelines(object, cache, count, info, allocator, out);
+    for (uint32_t i = 0; i < count; i++)
+        device->live[KIND_PIPELINE] += out[i] != VK_NULL_HANDLE;
+    return result;
+}
+
+static VKAPI_ATTR void VKAPI_CALL fault_DestroyDevice(VkDevice object,
+                                                      const VkAllocationCallbacks *allocator) {
+    if (object == VK_NULL_HANDLE)
+        return;
+    struct device *device = device_of(object);
+    for (int i = 0; i < KIND_COUNT; i++)
+        leak(device->live[i], kind_names[i], "its device was destroyed");
+    device->next.DestroyDevice(object, allocator);
+    device->key = NULL;
+}
+
+/* ---- instances, and making devices ---- */
+
+/* The link of a chain that says where the next layer is. */
+static void *find_link(const void *chain, VkStructureType type) {
+    for (const VkBaseInStructure *at = chain; at != NULL; at = at->pNext) {
+        /* both structs begin alike: type, next, function */
+        if (at->sType == type &&
+            ((const VkLayerInstanceCreateInfo *)at)->function == VK_LAYER_LINK_INFO)
+            return (void *)at;
+    }
+    return NULL;
+}
+
+static VKAPI_ATTR VkResult VKAPI_CALL fault_CreateInstance(const VkInstanceCreateInfo *info,
+                                                           const VkAllocationCallbacks *allocator,
+                                                           VkInstance *out) {
+    VkLayerInstanceCreateInfo *link =
+        find_link(info->pNext, VK_STRUCTURE_TYPE_LOADER_INSTANCE_CREATE_INFO);
+    struct instance *instance = instances;
+    while (instance->key != NULL)
+        instance++;
+    if (link == NULL || instance == instances + MAX_OBJECTS)
+        return VK_ERROR_INITIALIZATION_FAILED;
+    VkResult result = strike(NULL, "vkCreateInstance");
+    if (result != VK_SUCCESS)
+        return result;
+    const PFN_vkGetInstanceProcAddr get_proc = link->u.pLayerInfo->pfnNextGetInstanceProcAddr;
+    const PFN_vkCreateInstance create =
+        (PFN_vkCreateInstance)get_proc(VK_NULL_HANDLE, "vkCreateInstance");
+    link->u.pLayerInfo = link->u.pLayerInfo->pNext;
+    result = create(info, allocator, out);
+    if (result != VK_SUCCESS)
+        return result;
+    *instance = (struct instance){
+        .key = key_of(*out),
+        .get_proc = get_proc,
+        .destroy = (PFN_vkDestroyInstance)get_proc(*out, "vkDestroyInstance"),
+        .enumerate = (PFN_vkEnumeratePhysicalDevices)get_proc(*out, "vkEnumeratePhysicalDevices")};
+    return VK_SUCCESS;
+}
+
+static VKAPI_ATTR void VKAPI_CALL fault_DestroyInstance(VkInstance object,
+                                                        const VkAllocationCallbacks *allocator) {
+    if (object == VK_NULL_HANDLE)
+        return;
+    struct instance *instance = instance_of(object);
+    instance->destroy(object, allocator);
+    instance->key = NULL;
+}
+
+static VKAPI_ATTR VkResult VKAPI_CALL fault_EnumeratePhysicalDevices(VkInstance object,
+                                                                     uint32_t *count,
+                                                                     VkPhysicalDevice *out) {
+    const VkResult result = strike(NULL, "vkEnumeratePhysicalDevices");
+    return result != VK_SUCCESS ? result : instance_of(object)->enumerate(object, count, out);
+}
+
+static VkResult strike_creation(void) {
+    if (report.hits > 0 && setting.refusals > 0) {
+        setting.refusals -= setting.refusals != UINT32_MAX;
+        return VK_ERROR_INITIALIZATION_FAILED;
+    }
+    return strike(NULL, "vkCreateDevice");
+}
+
+static VKAPI_ATTR VkResult VKAPI_CALL fault_CreateDevice(VkPhysicalDevice physical,
+                                                         const VkDeviceCreateInfo *info,
+                                                         const VkAllocationCallbacks *allocator,
+                                                         VkDevice *out) {
+    VkLayerDeviceCreateInfo *link =
+        find_link(info->pNext, VK_STRUCTURE_TYPE_LOADER_DEVICE_CREATE_INFO);
+    struct device *device = devices;
+    while (device->key != NULL)
+        device++;
+    if (link == NULL || device == devices + MAX_OBJECTS)
+        return VK_ERROR_INITIALIZATION_FAILED;
+    VkResult result = strike_creation();
+    if (result != VK_SUCCESS)
+        return result;
+    const PFN_vkGetInstanceProcAddr get_instance = link->u.pLayerInfo->pfnNextGetInstanceProcAddr;
+    const PFN_vkGetDeviceProcAddr get_device = link->u.pLayerInfo->pfnNextGetDeviceProcAddr;
+    const PFN_vkCreateDevice create =
+        (PFN_vkCreateDevice)get_instance(VK_NULL_HANDLE, "vkCreateDevice");
+    link->u.pLayerInfo = link->u.pLayerInfo->pNext;
+    result = create(physical, info, allocator, out);
+    if (result != VK_SUCCESS)
+        return result;
+    *device = (struct device){.key = key_of(*out), .get_proc = get_device};
+#define X(name) device->next.name = (PFN_vk##name)get_device(*out, "vk" #name);
+    DEVICE_FUNCTIONS(X)
+#undef X
+    return VK_SUCCESS;
+}
+
+/* ---- what the loader asks for ---- */
+
+struct entry {
+    const char *name;
+    PFN_vkVoidFunction function;
+};
+
+static PFN_vkVoidFunction find(const struct entry *entries, size_t count, const char *name) {
+    for (size_t i = 0; i < count; i++)
+        if (strcmp(entries[i].name, name) == 0)
+            return entries[i].function;
+    return NULL;
+}
+
+static VKAPI_ATTR PFN_vkVoidFunction VKAPI_CALL fault_GetDeviceProcAddr(VkDevice object,
+                                                                        const char *name) {
+    static const struct entry entries[] = {
+#define X(name) {"vk" #name, (PFN_vkVoidFunction)fault_##name},
+        DEVICE_FUNCTIONS(X)
+#undef X
+            {"vkGetDeviceProcAddr", (PFN_vkVoidFunction)fault_GetDeviceProcAddr}};
+    const PFN_vkVoidFunction own = find(entries, sizeof(entries) / sizeof(entries[0]), name);
+    return own != NULL ? own : device_of(object)->get_proc(object, name);
+}
+
+static VKAPI_ATTR PFN_vkVoidFunction VKAPI_CALL fault_GetInstanceProcAddr(VkInstance object,
+                                                                          const char *name) {
+    static const struct entry entries[] = {
+        {"vkGetInstanceProcAddr", (PFN_vkVoidFunction)fault_GetInstanceProcAddr},
+        {"vkCreateInstance", (PFN_vkVoidFunction)fault_CreateInstance},
+        {"vkDestroyInstance", (PFN_vkVoidFunction)fault_DestroyInstance},
+        {"vkEnumeratePhysicalDevices", (PFN_vkVoidFunction)fault_EnumeratePhysicalDevices},
+        {"vkCreateDevice", (PFN_vkVoidFunction)fault_CreateDevice},
+#define X(name) {"vk" #name, (PFN_vkVoidFunction)fault_##name},
+        DEVICE_FUNCTIONS(X)
+#undef X
+            {"vkGetDeviceProcAddr", (PFN_vkVoidFunction)fault_GetDeviceProcAddr}};
+    const PFN_vkVoidFunction own = find(entries, sizeof(entries) / sizeof(entries[0]), name);
+    if (own != NULL || object == VK_NULL_HANDLE)
+        return own;
+    return instance_of(object)->get_proc(object, name);
+}
+
+EXPORT VKAPI_ATTR VkResult VKAPI_CALL
+vkNegotiateLoaderLayerInterfaceVersion(VkNegotiateLayerInterface *interface);
+
+VKAPI_ATTR VkResult VKAPI_CALL
+vkNegotiateLoaderLayerInterfaceVersion(VkNegotiateLayerInterface *interface) {
+    if (interface->loaderLayerInterfaceVersion < 2)
+        return VK_ERROR_INITIALIZATION_FAILED;
+    interface->loaderLayerInterfaceVersion = 2;
+    interface->pfnGetInstanceProcAddr = fault_GetInstanceProcAddr;
+    interface->pfnGetDeviceProcAddr = fault_GetDeviceProcAddr;
+    interface->pfnGetPhysicalDeviceProcAddr = NULL;
+    return VK_SUCCESS;
+}
