@@ -3,12 +3,13 @@
  * counts those that can fail, and makes a chosen one fail. For programs of their own it is told by
  * the environment:
  *
- *   UNET_FAULT=call=N[,name=vkNAME][,error=lost|device|host][,every=M][,refusals=K]
+ *   UNET_FAULT=call=N[,name=vkNAME][,error=lost|device|host][,every=M][,refusals=K][,report]
  *
  * call: the number of the call, from 1, among all that can fail or among those of that name; every:
  * and each M-th after it; error: VK_ERROR_DEVICE_LOST (the default), VK_ERROR_OUT_OF_DEVICE_MEMORY,
  * VK_ERROR_OUT_OF_HOST_MEMORY. A lost device stays lost: every later call on it fails too.
- * refusals: so many attempts to make a device fail after the first fault; "all": each.
+ * refusals: so many attempts to make a device fail after the first fault; "all": each. report: at
+ * the end, "fault layer: N calls, M faults" on stderr.
  *
  * What a program leaves undestroyed when it destroys a device or an instance, or ends, is said on
  * stderr, "fault layer: leak: ...". A program that is linked with nothing of this may load the

@@ -99,6 +99,7 @@ static struct instance instances[MAX_OBJECTS];
 static struct device devices[MAX_OBJECTS];
 static struct fault_setting setting;
 static char setting_name[64];
+static bool with_report;
 static uint64_t named_calls; /* of the name in the setting */
 static struct fault_report report;
 
@@ -132,6 +133,8 @@ static void set_pair(struct fault_setting *wanted, const char *key, const char *
         wanted->every = strtoull(value, NULL, 10);
     else if (strcmp(key, "name") == 0)
         wanted->name = value;
+    else if (strcmp(key, "report") == 0)
+        with_report = true;
     else if (strcmp(key, "refusals") == 0)
         wanted->refusals =
             strcmp(value, "all") == 0 ? UINT32_MAX : (uint32_t)strtoul(value, NULL, 10);
@@ -206,6 +209,9 @@ __attribute__((destructor)) static void look_at_end(void) {
         leak(devices[i].key != NULL, "device", "the layer was unloaded");
         leak(instances[i].key != NULL, "instance", "the layer was unloaded");
     }
+    if (with_report)
+        fprintf(stderr, "fault layer: %llu calls, %llu faults\n", (unsigned long long)report.calls,
+                (unsigned long long)report.hits);
 }
 
 /* ---- objects ---- */
