@@ -3,6 +3,7 @@
  */
 #include "runtime/gpu/memory.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -63,24 +64,53 @@ static VkResult allocate(const struct gpu_device *device, const VkMemoryRequirem
     return result;
 }
 
-static bool no_room(const struct gpu_device *device, const char *what, uint64_t size_bytes,
+/* What a plan may need so that this device has room for it, beside what is in use already: with
+ * something left for the staging buffer and the driver's own needs. */
+static uint64_t fitting_bytes(const struct gpu_memory *memory, uint64_t refused_bytes) {
+    struct unet_memory_report held;
+    gpu_memory_report(memory, &held);
+    uint64_t room = gpu_device_free_bytes(memory->device);
+    if (memory->device->facts.has_memory_budget)
+        room += held.total_bytes - refused_bytes; /* of this session, which will be gone */
+    return room - MIN(room / 8, STAGING_BYTES) - room / 64;
+}
+
+static bool no_room(const struct gpu_memory *memory, const char *what, uint64_t size_bytes,
                     VkResult result, struct err *err) {
-    const double mib = 1.0 / (1 << 20);
-    err_set(err, ERR_DEVICE,
-            "%s: %.1f MiB asked for on %s, which has %.1f MiB (%.1f MiB free), in pieces of at "
-            "most %.1f MiB: %s",
-            what, (double)size_bytes * mib, device->base.info.name,
-            (double)device->base.info.memory_bytes * mib,
-            (double)gpu_device_free_bytes(device) * mib,
-            (double)device->base.info.limits.max_allocation_bytes * mib, gpu_result_name(result));
+    const struct gpu_device *device = memory->device;
     const uint64_t most_bytes = device->base.info.limits.max_allocation_bytes;
-    if (size_bytes > most_bytes)
+    const double mib = 1.0 / (1 << 20);
+    uint64_t needed_bytes = 0;
+    char fitting[32];
+    if (result != VK_ERROR_OUT_OF_DEVICE_MEMORY && result != VK_ERROR_OUT_OF_HOST_MEMORY)
+        return gpu_check(result, err, "%s", what);
+    for (size_t i = 0; i < memory->chunks->items.count; i++)
+        needed_bytes += memory->chunks->items.items[i].size_bytes;
+    err_set(err, ERR_DEVICE,
+            "%s: %.1f MiB asked for, of %.1f MiB that the session needs, on %s, which has %.1f MiB "
+            "(%.1f MiB free), in pieces of at most %.1f MiB: %s",
+            what, (double)size_bytes * mib, (double)needed_bytes * mib, device->base.info.name,
+            (double)device->base.info.memory_bytes * mib,
+            (double)gpu_device_free_bytes(device) * mib, (double)most_bytes * mib,
+            gpu_result_name(result));
+    uint64_t fit = fitting_bytes(memory, size_bytes);
+    if (size_bytes > most_bytes && needed_bytes <= fit)
         return err_hint(err,
                         "compile the model with unetc --max-allocation %llu, or with a smaller "
                         "batch, tile or width",
                         (unsigned long long)most_bytes);
-    return err_hint(err, "compile the model with a smaller batch, tile or width, or choose another "
-                         "device");
+    /* where there seems to be room, it lies in pieces, or another program took it meanwhile */
+    fit = MIN(fit, needed_bytes / 4 * 3);
+    if (fit >> 24 > 0)
+        snprintf(fitting, sizeof(fitting), "%lluMiB", (unsigned long long)(fit >> 20));
+    else
+        snprintf(fitting, sizeof(fitting), "%lluKiB", (unsigned long long)MAX(fit >> 10, 1u));
+    return err_hint(
+        err,
+        "unetc MODEL.yaml --memory %s -o FILE.plan makes a plan that fits, with a smaller "
+        "tile (--fit batch: a smaller batch; --fit-program infer: for segmenting only); "
+        "or close other programs that use the device, or choose another",
+        fitting);
 }
 
 static void buffer_close(const struct gpu_device *device, struct gpu_buffer *buffer) {
@@ -101,10 +131,10 @@ static bool buffer_open(const struct gpu_memory *memory, const char *what, uint6
                                      .sharingMode = VK_SHARING_MODE_EXCLUSIVE};
     *buffer = (struct gpu_buffer){.size_bytes = size_bytes};
     if (size_bytes > device->base.info.limits.max_allocation_bytes)
-        return no_room(device, what, size_bytes, VK_ERROR_OUT_OF_DEVICE_MEMORY, err);
+        return no_room(memory, what, size_bytes, VK_ERROR_OUT_OF_DEVICE_MEMORY, err);
     VkResult result = vkCreateBuffer(device->handle, &info, NULL, &buffer->handle);
     if (result != VK_SUCCESS)
-        return no_room(device, what, size_bytes, result, err);
+        return no_room(memory, what, size_bytes, result, err);
 
     const bool addressed = usage & VK_BUFFER_USAGE_SHADER_DEVICE_ADDRESS_BIT;
     const VkMemoryAllocateFlagsInfo flags = {.sType = VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_FLAGS_INFO,
@@ -114,7 +144,7 @@ static bool buffer_open(const struct gpu_memory *memory, const char *what, uint6
     vkGetBufferMemoryRequirements(device->handle, buffer->handle, &required);
     result = allocate(device, &required, wish, addressed ? &flags : NULL, buffer, &got);
     if (result != VK_SUCCESS)
-        return no_room(device, what, size_bytes, result, err);
+        return no_room(memory, what, size_bytes, result, err);
     if (!gpu_check(vkBindBufferMemory(device->handle, buffer->handle, buffer->memory, 0), err, "%s",
                    what))
         return false;

@@ -11,6 +11,10 @@
  * refusals: so many attempts to make a device fail after the first fault; "all": each. report: at
  * the end, "fault layer: N calls, M faults" on stderr.
  *
+ *   UNET_FAULT_MEMORY=BYTES
+ *
+ * Devices say that they have so much memory, and refuse what exceeds it.
+ *
  * What a program leaves undestroyed when it destroys a device or an instance, or ends, is said on
  * stderr, "fault layer: leak: ...". A program that is linked with nothing of this may load the
  * library and call the functions below by their names.

@@ -17,6 +17,7 @@
 
 #define EXPORT __attribute__((visibility("default")))
 #define MAX_OBJECTS 32 /* instances, devices */
+#define MAX_ALLOCATIONS 1000
 
 enum kind {
     KIND_BUFFER,
@@ -81,6 +82,8 @@ struct instance {
     PFN_vkGetInstanceProcAddr get_proc;
     PFN_vkDestroyInstance destroy;
     PFN_vkEnumeratePhysicalDevices enumerate;
+    PFN_vkGetPhysicalDeviceMemoryProperties memory;
+    PFN_vkGetPhysicalDeviceMemoryProperties2 memory2;
 };
 
 struct device {
@@ -95,10 +98,18 @@ struct device {
 #undef X
 };
 
+struct allocation {
+    VkDeviceMemory memory; /* VK_NULL_HANDLE: a free place */
+    uint64_t size_bytes;
+};
+
+static struct allocation allocations[MAX_ALLOCATIONS];
+static uint64_t allocated_bytes;
 static struct instance instances[MAX_OBJECTS];
 static struct device devices[MAX_OBJECTS];
 static struct fault_setting setting;
 static char setting_name[64];
+static uint64_t memory_limit = UINT64_MAX; /* UNET_FAULT_MEMORY */
 static bool with_report;
 static uint64_t named_calls; /* of the name in the setting */
 static struct fault_report report;
@@ -148,7 +159,9 @@ static void set_pair(struct fault_setting *wanted, const char *key, const char *
 
 /* Once, when the library is loaded. */
 __attribute__((constructor)) static void read_environment(void) {
-    const char *text = getenv("UNET_FAULT");
+    const char *text = getenv("UNET_FAULT"), *limit = getenv("UNET_FAULT_MEMORY");
+    if (limit != NULL)
+        memory_limit = strtoull(limit, NULL, 10);
     struct fault_setting wanted = {.call = 0};
     report.name = "";
     if (text == NULL)
@@ -287,7 +300,6 @@ BOTH(PipelineCache, KIND_PIPELINE_CACHE)
 BOTH(QueryPool, KIND_QUERY_POOL)
 BOTH(Fence, KIND_FENCE)
 DESTROY(DestroyPipeline, KIND_PIPELINE, VkPipeline)
-DESTROY(FreeMemory, KIND_MEMORY, VkDeviceMemory)
 
 PLAIN(AllocateCommandBuffers,
       (VkDevice object, const VkCommandBufferAllocateInfo *info, VkCommandBuffer *out),
@@ -327,10 +339,32 @@ static VKAPI_ATTR VkResult VKAPI_CALL fault_AllocateMemory(VkDevice object,
     struct device *device = device_of(object);
     *out = VK_NULL_HANDLE;
     VkResult result = strike(device, "vkAllocateMemory");
+    struct allocation *place = allocations;
+    while (place->memory != VK_NULL_HANDLE && place + 1 < allocations + MAX_ALLOCATIONS)
+        place++;
+    if (result == VK_SUCCESS && info->allocationSize > memory_limit - allocated_bytes)
+        result = VK_ERROR_OUT_OF_DEVICE_MEMORY;
     if (result == VK_SUCCESS)
         result = device->next.AllocateMemory(object, info, allocator, out);
-    device->live[KIND_MEMORY] += result == VK_SUCCESS;
-    return result;
+    if (result != VK_SUCCESS)
+        return result;
+    device->live[KIND_MEMORY]++;
+    *place = (struct allocation){*out, info->allocationSize};
+    allocated_bytes += info->allocationSize;
+    return VK_SUCCESS;
+}
+
+static VKAPI_ATTR void VKAPI_CALL fault_FreeMemory(VkDevice object, VkDeviceMemory memory,
+                                                   const VkAllocationCallbacks *allocator) {
+    struct device *device = device_of(object);
+    for (int i = 0; memory != VK_NULL_HANDLE && i < MAX_ALLOCATIONS; i++)
+        if (allocations[i].memory == memory) {
+            allocated_bytes -= allocations[i].size_bytes;
+            allocations[i].memory = VK_NULL_HANDLE;
+            break;
+        }
+    device->live[KIND_MEMORY] -= memory != VK_NULL_HANDLE;
+    device->next.FreeMemory(object, memory, allocator);
 }
 
 static VKAPI_ATTR VkResult VKAPI_CALL fault_CreateComputePipelines(
@@ -394,7 +428,11 @@ static VKAPI_ATTR VkResult VKAPI_CALL fault_CreateInstance(const VkInstanceCreat
         .key = key_of(*out),
         .get_proc = get_proc,
         .destroy = (PFN_vkDestroyInstance)get_proc(*out, "vkDestroyInstance"),
-        .enumerate = (PFN_vkEnumeratePhysicalDevices)get_proc(*out, "vkEnumeratePhysicalDevices")};
+        .enumerate = (PFN_vkEnumeratePhysicalDevices)get_proc(*out, "vkEnumeratePhysicalDevices"),
+        .memory = (PFN_vkGetPhysicalDeviceMemoryProperties)get_proc(
+            *out, "vkGetPhysicalDeviceMemoryProperties"),
+        .memory2 = (PFN_vkGetPhysicalDeviceMemoryProperties2)get_proc(
+            *out, "vkGetPhysicalDeviceMemoryProperties2")};
     return VK_SUCCESS;
 }
 
@@ -412,6 +450,31 @@ static VKAPI_ATTR VkResult VKAPI_CALL fault_EnumeratePhysicalDevices(VkInstance 
                                                                      VkPhysicalDevice *out) {
     const VkResult result = strike(NULL, "vkEnumeratePhysicalDevices");
     return result != VK_SUCCESS ? result : instance_of(object)->enumerate(object, count, out);
+}
+
+static VKAPI_ATTR void VKAPI_CALL fault_GetPhysicalDeviceMemoryProperties(
+    VkPhysicalDevice object, VkPhysicalDeviceMemoryProperties *out) {
+    instance_of(object)->memory(object, out);
+    for (uint32_t i = 0; i < out->memoryHeapCount; i++)
+        if (out->memoryHeaps[i].size > memory_limit)
+            out->memoryHeaps[i].size = memory_limit;
+}
+
+/* Where the driver tells a budget, what is left of the limit. */
+static VKAPI_ATTR void VKAPI_CALL fault_GetPhysicalDeviceMemoryProperties2(
+    VkPhysicalDevice object, VkPhysicalDeviceMemoryProperties2 *out) {
+    instance_of(object)->memory2(object, out);
+    fault_GetPhysicalDeviceMemoryProperties(object, &out->memoryProperties);
+    for (VkBaseOutStructure *at = (void *)out->pNext; at != NULL; at = at->pNext) {
+        VkPhysicalDeviceMemoryBudgetPropertiesEXT *budget = (void *)at;
+        if (at->sType != VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_BUDGET_PROPERTIES_EXT ||
+            memory_limit == UINT64_MAX)
+            continue;
+        for (uint32_t i = 0; i < out->memoryProperties.memoryHeapCount; i++) {
+            budget->heapBudget[i] = memory_limit;
+            budget->heapUsage[i] = allocated_bytes;
+        }
+    }
 }
 
 static VkResult strike_creation(void) {
@@ -484,6 +547,10 @@ static VKAPI_ATTR PFN_vkVoidFunction VKAPI_CALL fault_GetInstanceProcAddr(VkInst
         {"vkDestroyInstance", (PFN_vkVoidFunction)fault_DestroyInstance},
         {"vkEnumeratePhysicalDevices", (PFN_vkVoidFunction)fault_EnumeratePhysicalDevices},
         {"vkCreateDevice", (PFN_vkVoidFunction)fault_CreateDevice},
+        {"vkGetPhysicalDeviceMemoryProperties",
+         (PFN_vkVoidFunction)fault_GetPhysicalDeviceMemoryProperties},
+        {"vkGetPhysicalDeviceMemoryProperties2",
+         (PFN_vkVoidFunction)fault_GetPhysicalDeviceMemoryProperties2},
 #define X(name) {"vk" #name, (PFN_vkVoidFunction)fault_##name},
         DEVICE_FUNCTIONS(X)
 #undef X

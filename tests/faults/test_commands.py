@@ -31,24 +31,28 @@ class Bench:
     """A plan, pictures and trained weights in a folder of their own."""
 
     def __init__(self, root, unetc, unetrun, layer, model):
-        self.root, self.unetrun = root, unetrun
+        self.root, self.unetc, self.unetrun, self.model = root, unetc, unetrun, model
         self.env = dict(os.environ, VK_LAYER_PATH=os.path.dirname(layer), UNET_DEVICE_WAIT="0",
                         VK_INSTANCE_LAYERS="VK_LAYER_UNET_fault", UNET_DEVICE="vulkan",
                         XDG_CACHE_HOME=self.path("cache"))
         self.env.pop("UNET_VALIDATION", None)
-        subprocess.run([unetc, model, "-o", self.path("tiny.plan")], check=True,
-                       stdout=subprocess.DEVNULL)
+        self.compile("tiny")
         self.run("sample", self.path("data"), "--count", "4", "--size", "40x40", "--seed", "3")
         self.images = [self.path("data/images/%02d.png" % i) for i in range(4)]
         self.run("train", self.path("tiny.plan"), "--data", self.path("data"), "--out",
                  self.path("plain"), "--val-frames", "03")
 
+    def compile(self, name, *more):
+        subprocess.run([self.unetc, self.model, "-o", self.path(name + ".plan")] + list(more),
+                       check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
     def path(self, name):
         return os.path.join(self.root, name)
 
-    def run(self, *args, fault="call=0", status=0):
+    def run(self, *args, fault="call=0", status=0, memory=2**62):
         """stdout, stderr, exit status; the status must be among those given."""
-        done = subprocess.run([self.unetrun] + list(args), env=dict(self.env, UNET_FAULT=fault),
+        env = dict(self.env, UNET_FAULT=fault, UNET_FAULT_MEMORY=str(memory))
+        done = subprocess.run([self.unetrun] + list(args), env=env,
                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=100)
         wanted = status if isinstance(status, tuple) else (status,)
         need(done.returncode in wanted, "%s with %s: status %d\n%s"
@@ -151,11 +155,26 @@ def eval_repeats(bench):
         need("opening the device again" in said, said)
 
 
+def memory_that_fits(bench):
+    """A plan for a larger device; the message's own command makes one that runs here."""
+    bench.compile("large", "--set", "tile=152")
+    for program, memory in (("train_step", 700000), ("infer", 500000)):
+        args = ["--repeat", "1", "--program", program]
+        said = bench.run("bench", bench.path("large.plan"), *args, status=3, memory=memory)[1]
+        need(re.search(r"block: [0-9.]+ MiB asked for, of [0-9.]+ MiB that the session needs", said),
+             said)
+        hint = re.search(r"unetc MODEL.yaml --memory (\d+)KiB -o FILE.plan", said)
+        need(hint and memory * 0.7 < int(hint.group(1)) * 1024 < memory, said)
+        bench.compile("fitted", "--memory", hint.group(1) + "KiB", "--fit-program", program)
+        bench.run("bench", bench.path("fitted.plan"), *args, memory=memory)
+
+
 def main():
     checks = [("infer at %d calls that fail (seed %d)" % (POINTS, SEED), infer_points),
               ("infer names the image at which no device was left", infer_midway),
               ("train at %d calls that fail" % POINTS, train_points),
-              ("eval repeats an image", eval_repeats)]
+              ("eval repeats an image", eval_repeats),
+              ("without memory, the message makes a plan that fits", memory_that_fits)]
     print("1..%d" % len(checks))
     failed = 0
     with tempfile.TemporaryDirectory(prefix="unet-test-") as root:
