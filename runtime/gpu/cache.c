@@ -23,9 +23,9 @@ static const char cache_magic[8] = {'U', 'N', 'E', 'T', 'P', 'I', 'P', '1'};
 /* Where the file belongs, or NULL when it is not kept; malloc'ed. */
 static char *cache_path(const struct gpu_device *device, uint64_t shader_hash) {
     char name[64];
-    const uint64_t uuid = hash_bytes(
-        hash_bytes(HASH_START, device->facts.device_uuid, sizeof(device->facts.device_uuid)),
-        device->facts.cache_uuid, sizeof(device->facts.cache_uuid));
+    uint64_t uuid = hash_bytes(HASH_START, device->facts.device_uuid, VK_UUID_SIZE);
+    uuid = hash_bytes(uuid, device->facts.driver_uuid, VK_UUID_SIZE);
+    uuid = hash_bytes(uuid, device->facts.cache_uuid, VK_UUID_SIZE);
     snprintf(name, sizeof(name), "%016llx-%08x-%016llx.pipelines", (unsigned long long)uuid,
              device->facts.driver_version, (unsigned long long)shader_hash);
     return cachedir_path("UNET_PIPELINE_CACHE", name);
@@ -85,7 +85,11 @@ bool gpu_cache_open(struct gpu_cache *cache, const struct gpu_device *device, ui
         result = vkCreatePipelineCache(device->handle, &info, NULL, &cache->handle);
     }
     free(file);
-    return gpu_check(result, err, "pipeline cache");
+    if (result == VK_ERROR_DEVICE_LOST)
+        return gpu_check(result, err, "pipeline cache");
+    if (result != VK_SUCCESS) /* pipelines are made without one, too */
+        cache->handle = VK_NULL_HANDLE;
+    return true;
 }
 
 void gpu_cache_save(struct gpu_cache *cache, const struct gpu_device *device) {

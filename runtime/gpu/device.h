@@ -13,7 +13,7 @@ struct gpu_facts {
     VkPhysicalDeviceType type;
     VkDriverId driver_id;
     uint32_t vendor_id, device_id, driver_version;
-    uint8_t device_uuid[VK_UUID_SIZE], cache_uuid[VK_UUID_SIZE];
+    uint8_t device_uuid[VK_UUID_SIZE], driver_uuid[VK_UUID_SIZE], cache_uuid[VK_UUID_SIZE];
     uint32_t queue_family;
     uint32_t timestamp_bits; /* of the queue; 0: no time stamps */
     bool has_addresses;      /* buffer device addresses: feature there */

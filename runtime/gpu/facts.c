@@ -340,6 +340,7 @@ bool gpu_facts_query(const struct gpu_instance *instance, VkPhysicalDevice physi
                                 .device_id = base->deviceID,
                                 .driver_version = base->driverVersion};
     memcpy(facts->device_uuid, p.v11.deviceUUID, VK_UUID_SIZE);
+    memcpy(facts->driver_uuid, p.v11.driverUUID, VK_UUID_SIZE);
     memcpy(facts->cache_uuid, base->pipelineCacheUUID, VK_UUID_SIZE);
     vkGetPhysicalDeviceMemoryProperties(physical, &facts->memory);
     if (base->apiVersion >= VK_API_VERSION_1_2)

@@ -15,6 +15,10 @@
  *
  * Devices say that they have so much memory, and refuse what exceeds it.
  *
+ *   UNET_FAULT_DRIVER=NUMBER
+ *
+ * Devices say that their driver's version is NUMBER. Read whenever they are asked.
+ *
  * What a program leaves undestroyed when it destroys a device or an instance, or ends, is said on
  * stderr, "fault layer: leak: ...". A program that is linked with nothing of this may load the
  * library and call the functions below by their names.

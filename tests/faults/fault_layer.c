@@ -82,6 +82,8 @@ struct instance {
     PFN_vkGetInstanceProcAddr get_proc;
     PFN_vkDestroyInstance destroy;
     PFN_vkEnumeratePhysicalDevices enumerate;
+    PFN_vkGetPhysicalDeviceProperties properties;
+    PFN_vkGetPhysicalDeviceProperties2 properties2;
     PFN_vkGetPhysicalDeviceMemoryProperties memory;
     PFN_vkGetPhysicalDeviceMemoryProperties2 memory2;
 };
@@ -429,6 +431,10 @@ static VKAPI_ATTR VkResult VKAPI_CALL fault_CreateInstance(const VkInstanceCreat
         .get_proc = get_proc,
         .destroy = (PFN_vkDestroyInstance)get_proc(*out, "vkDestroyInstance"),
         .enumerate = (PFN_vkEnumeratePhysicalDevices)get_proc(*out, "vkEnumeratePhysicalDevices"),
+        .properties =
+            (PFN_vkGetPhysicalDeviceProperties)get_proc(*out, "vkGetPhysicalDeviceProperties"),
+        .properties2 =
+            (PFN_vkGetPhysicalDeviceProperties2)get_proc(*out, "vkGetPhysicalDeviceProperties2"),
         .memory = (PFN_vkGetPhysicalDeviceMemoryProperties)get_proc(
             *out, "vkGetPhysicalDeviceMemoryProperties"),
         .memory2 = (PFN_vkGetPhysicalDeviceMemoryProperties2)get_proc(
@@ -450,6 +456,24 @@ static VKAPI_ATTR VkResult VKAPI_CALL fault_EnumeratePhysicalDevices(VkInstance 
                                                                      VkPhysicalDevice *out) {
     const VkResult result = strike(NULL, "vkEnumeratePhysicalDevices");
     return result != VK_SUCCESS ? result : instance_of(object)->enumerate(object, count, out);
+}
+
+static void set_driver(VkPhysicalDeviceProperties *properties) {
+    const char *version = getenv("UNET_FAULT_DRIVER");
+    if (version != NULL)
+        properties->driverVersion = (uint32_t)strtoul(version, NULL, 10);
+}
+
+static VKAPI_ATTR void VKAPI_CALL
+fault_GetPhysicalDeviceProperties(VkPhysicalDevice object, VkPhysicalDeviceProperties *out) {
+    instance_of(object)->properties(object, out);
+    set_driver(out);
+}
+
+static VKAPI_ATTR void VKAPI_CALL
+fault_GetPhysicalDeviceProperties2(VkPhysicalDevice object, VkPhysicalDeviceProperties2 *out) {
+    instance_of(object)->properties2(object, out);
+    set_driver(&out->properties);
 }
 
 static VKAPI_ATTR void VKAPI_CALL fault_GetPhysicalDeviceMemoryProperties(
@@ -547,6 +571,8 @@ static VKAPI_ATTR PFN_vkVoidFunction VKAPI_CALL fault_GetInstanceProcAddr(VkInst
         {"vkDestroyInstance", (PFN_vkVoidFunction)fault_DestroyInstance},
         {"vkEnumeratePhysicalDevices", (PFN_vkVoidFunction)fault_EnumeratePhysicalDevices},
         {"vkCreateDevice", (PFN_vkVoidFunction)fault_CreateDevice},
+        {"vkGetPhysicalDeviceProperties", (PFN_vkVoidFunction)fault_GetPhysicalDeviceProperties},
+        {"vkGetPhysicalDeviceProperties2", (PFN_vkVoidFunction)fault_GetPhysicalDeviceProperties2},
         {"vkGetPhysicalDeviceMemoryProperties",
          (PFN_vkVoidFunction)fault_GetPhysicalDeviceMemoryProperties},
         {"vkGetPhysicalDeviceMemoryProperties2",

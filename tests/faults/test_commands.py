@@ -155,6 +155,25 @@ def eval_repeats(bench):
         need("opening the device again" in said, said)
 
 
+def at_once(bench):
+    """Three trainings on one device, with an empty pipeline cache; one of them loses it."""
+    bench.clear("cache")
+    names = ["first", "second", "third"]
+    runs = []
+    for name in names:
+        fault = "name=vkQueueSubmit,call=5" if name == "third" else "call=0"
+        runs.append(subprocess.Popen([bench.unetrun] + bench.train(name),
+                                     env=dict(bench.env, UNET_FAULT=fault), text=True,
+                                     stdout=subprocess.DEVNULL, stderr=subprocess.PIPE))
+    for name, run in zip(names, runs):
+        said = run.communicate(timeout=300)[1]
+        need(run.returncode == 0, "%s: %s" % (name, said))
+        need(("device again" in said) == (name == "third"), "%s: %s" % (name, said))
+        for file in ("last.safetensors", "best.safetensors"):
+            need(filecmp.cmp(bench.path("plain/" + file), bench.path(name + "/" + file), False),
+                 "%s: %s differs" % (name, file))
+
+
 def memory_that_fits(bench):
     """A plan for a larger device; the message's own command makes one that runs here."""
     bench.compile("large", "--set", "tile=152")
@@ -174,6 +193,7 @@ def main():
               ("infer names the image at which no device was left", infer_midway),
               ("train at %d calls that fail" % POINTS, train_points),
               ("eval repeats an image", eval_repeats),
+              ("trainings at once do not disturb each other", at_once),
               ("without memory, the message makes a plan that fits", memory_that_fits)]
     print("1..%d" % len(checks))
     failed = 0
