@@ -51,6 +51,8 @@ struct exec_ops {
     /* Replays a prepared program and waits for its end. Allocates nothing. */
     bool (*run)(struct exec *exec, uint32_t program, struct err *err);
     bool (*profile)(struct exec *exec, uint32_t program, struct unet_span *spans, struct err *err);
+    /* Reading starts them anew. NULL: there are none. */
+    void (*submissions)(struct exec *exec, struct unet_submissions *out);
     void (*memory)(const struct exec *exec, struct unet_memory_report *report);
     void (*close)(struct exec *exec);
 };

@@ -236,6 +236,16 @@ struct unet_memory_report {
 };
 void unet_session_memory(const struct unet_session *session, struct unet_memory_report *report);
 
+/* What was given to a device at once. Display drivers and some kernels end work of a second or two,
+   so the longest should stay below the target (docs/runtime.md, "Long work"). */
+struct unet_submissions {
+    uint64_t count;
+    double longest_seconds;
+    double target_seconds; /* 0: the device takes records one by one (the CPU) */
+};
+/* Since the session was opened, or this was called last. */
+void unet_session_submissions(struct unet_session *session, struct unet_submissions *out);
+
 /* When a record ran: on the device's clock, from the start of the program's first record. */
 struct unet_span {
     uint64_t begin_ns, end_ns;
@@ -363,8 +373,8 @@ struct unet_train_options {
     uint32_t validate_every;   /* steps; 0: about 10 times in the run */
     uint32_t checkpoint_every; /* steps; 0: with each validation, and at the end */
     uint32_t restore_every;    /* steps after which weights and optimiser state are kept in host
-                                  memory,    to go on from when the device is lost; 0: 10, or as many as
-                                  make    that cost less than a hundredth of the time */
+                                  memory,    to go on from when the device is lost; 0: 10, or as many
+                                  as    make    that cost less than a hundredth of the time */
     uint32_t loader_threads;   /* that prepare samples; 0: chosen. No result depends on it. */
     const char *best;          /* name of the score that chooses best.safetensors; NULL: that of
                                   the checkpoint with resume, else "loss" */

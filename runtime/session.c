@@ -339,6 +339,12 @@ bool unet_session_profile(struct unet_session *session, const char *program,
     return true;
 }
 
+void unet_session_submissions(struct unet_session *session, struct unet_submissions *out) {
+    *out = (struct unet_submissions){0};
+    if (session->exec->ops->submissions != NULL)
+        session->exec->ops->submissions(session->exec, out);
+}
+
 void unet_session_memory(const struct unet_session *session, struct unet_memory_report *report) {
     session->exec->ops->memory(session->exec, report);
 }

@@ -32,6 +32,7 @@ struct bench {
     char *methods;           /* the choices of all programs, "": none */
     struct unet_peak before, after;
     struct unet_memory_report memory;
+    struct unet_submissions submissions; /* of all runs but the first */
     uint64_t peak_rss_bytes; /* of the process, up to the last run */
 };
 

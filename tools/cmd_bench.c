@@ -137,9 +137,11 @@ static bool measure(const struct bench_session *running, struct err *err) {
     if (!prepare(running, err) || !run_once(running, 0, &warm_up, err))
         return false;
     bench->warm_up_seconds = run_seconds(&warm_up);
+    unet_session_submissions(running->session, &bench->submissions);
     for (uint32_t i = 0; i < bench->repeat; i++)
         if (!run_once(running, i + 1, &bench->runs[i], err) || !read_spans(running, i, err))
             return false;
+    unet_session_submissions(running->session, &bench->submissions);
     find_record_medians(bench);
     const uint64_t start_ns = bench->runs[0].begin_ns;
     for (uint32_t i = 0; i < bench->repeat; i++) {
@@ -247,6 +249,12 @@ static bool print_json(const struct bench *bench, const struct unet_device_info 
     else /* else it would be that of the measurement of the ceilings */
         json_object_set_new(object, "peak_rss_bytes",
                             json_integer((json_int_t)bench->peak_rss_bytes));
+    if (bench->submissions.target_seconds > 0) {
+        json_object_set_new(object, "submissions",
+                            json_integer((json_int_t)bench->submissions.count));
+        json_object_set_new(object, "submission_seconds_max",
+                            json_real(bench->submissions.longest_seconds));
+    }
     json_object_set_new(object, "methods", json_string(bench->methods));
     if (with_profile)
         bench_add_profile(bench, object);
@@ -267,6 +275,10 @@ static void print_table(const struct bench *bench, const struct unet_device_info
     printf("time      %.4f s median, %.4f s least of %u runs; first %.4f s\n", seconds,
            bench->seconds[0], bench->repeat, bench->warm_up_seconds);
     printf("opened    in %.3f s: memory, pipelines, recording\n", bench->open_seconds);
+    if (bench->submissions.target_seconds > 0)
+        printf("submitted in %.1f pieces a run, the longest %.4f s (%.3f s wanted at most)\n",
+               (double)bench->submissions.count / bench->repeat, bench->submissions.longest_seconds,
+               bench->submissions.target_seconds);
     printf("work      %.3f GFLOP, %.2f GFLOP/s\n", gflop, seconds > 0 ? gflop / seconds : 0.0);
     printf("memory    arena %s, weights %s, on the device %s",
            cmd_format_bytes(bench->program->arena_bytes, a, sizeof(a)),

@@ -12,19 +12,31 @@
 #include <string.h>
 #include "common/clock.h"
 
-/* What one submission may take. Drivers and display servers end work after one to two seconds. */
-#define SUBMISSION_SECONDS 0.25
+/* Drivers and display servers end work after one to two seconds. CPU drivers have no such limit,
+ * and a submission costs them a millisecond. */
+#define GPU_SECONDS 0.2
+#define CPU_SECONDS 0.5
+#define MOST_MILLISECONDS 10000.0
 
-uint64_t gpu_batch_cost(VkPhysicalDeviceType type) {
-    const uint64_t giga = 1000000000u;
-    switch (type) {
-    case VK_PHYSICAL_DEVICE_TYPE_DISCRETE_GPU:
-        return 100 * giga; /* 1 TFLOP/s for 0.1 s */
-    case VK_PHYSICAL_DEVICE_TYPE_CPU:
-        return 2 * giga; /* 8 GFLOP/s for 0.25 s */
-    default:
-        return 10 * giga; /* 100 GFLOP/s for 0.1 s */
-    }
+bool gpu_submission_seconds(VkPhysicalDeviceType type, double *seconds_out, struct err *err) {
+    const char *text = getenv("UNET_SUBMISSION");
+    *seconds_out = type == VK_PHYSICAL_DEVICE_TYPE_CPU ? CPU_SECONDS : GPU_SECONDS;
+    if (text == NULL || text[0] == '\0')
+        return true;
+    char *end;
+    const double milliseconds = strtod(text, &end);
+    *seconds_out = milliseconds * 1e-3;
+    return (end != text && *end == '\0' && milliseconds >= 1 &&
+            milliseconds <= MOST_MILLISECONDS) ||
+           err_set(err, ERR_USAGE, "UNET_SUBMISSION=%s: milliseconds are wanted, 1 to %.0f", text,
+                   MOST_MILLISECONDS);
+}
+
+uint64_t gpu_batch_cost(VkPhysicalDeviceType type, double submission_seconds) {
+    const double speed = type == VK_PHYSICAL_DEVICE_TYPE_DISCRETE_GPU ? 100e9
+                         : type == VK_PHYSICAL_DEVICE_TYPE_CPU        ? 1e9
+                                                                      : 10e9;
+    return (uint64_t)(speed * submission_seconds);
 }
 
 static bool open_descriptors(struct gpu_commands *commands, const struct exec_request *request,
@@ -47,12 +59,14 @@ static bool open_descriptors(struct gpu_commands *commands, const struct exec_re
 
 bool gpu_commands_open(struct gpu_commands *commands, struct gpu_device *device,
                        struct gpu_memory *memory, struct gpu_pipelines *pipelines,
-                       const struct exec_request *request, struct err *err) {
+                       const struct exec_request *request, double submission_seconds,
+                       struct err *err) {
     *commands = (struct gpu_commands){.device = device,
                                       .memory = memory,
                                       .pipelines = pipelines,
                                       .class_ = request->limits.class_,
                                       .profile = request->profile,
+                                      .pace = {.target_seconds = submission_seconds},
                                       .n_programs = request->plan->n_programs};
     commands->programs = calloc(MAX(commands->n_programs, 1u), sizeof(*commands->programs));
     if (commands->programs == NULL)
@@ -229,8 +243,8 @@ bool gpu_commands_dispatch(struct gpu_commands *commands, const struct exec_piec
     return true;
 }
 
-/* Waits for a submission and learns the device's speed from it. */
-static bool finish(struct gpu_commands *commands, const struct gpu_program *program,
+/* Waits for a submission and learns from it. */
+static bool finish(struct gpu_commands *commands, struct gpu_program *program,
                    struct gpu_submission *submission, struct err *err) {
     if (!submission->in_flight)
         return true;
@@ -249,29 +263,10 @@ static bool finish(struct gpu_commands *commands, const struct gpu_program *prog
     }
     const uint64_t end_ns = clock_now_ns();
     const uint64_t begin_ns = MAX(submission->begin_ns, commands->previous_end_ns);
-    const double seconds = (double)(end_ns - begin_ns) * 1e-9;
     commands->previous_end_ns = end_ns;
-    if (submission->cost > 0 && seconds > 1e-4) {
-        const double speed = (double)submission->cost / seconds;
-        commands->cost_per_second =
-            commands->cost_per_second > 0.0 ? 0.5 * (commands->cost_per_second + speed) : speed;
-    }
+    pace_learn(&commands->pace, &program->batches.items[submission->first_batch],
+               submission->n_batches, (double)(end_ns - begin_ns) * 1e-9);
     return true;
-}
-
-/* How many batches from first on fit one submission; one while the speed is unknown. */
-static uint32_t fit(const struct gpu_commands *commands, const struct gpu_program *program,
-                    uint32_t first) {
-    const double allowed = commands->cost_per_second * SUBMISSION_SECONDS;
-    double cost = (double)program->batches.items[first].cost;
-    uint32_t count = 1;
-    while (first + count < program->batches.count) {
-        cost += (double)program->batches.items[first + count].cost;
-        if (cost > allowed)
-            break;
-        count++;
-    }
-    return count;
 }
 
 static bool submit(struct gpu_commands *commands, const struct gpu_program *program,
@@ -280,12 +275,9 @@ static bool submit(struct gpu_commands *commands, const struct gpu_program *prog
     const VkSubmitInfo info = {.sType = VK_STRUCTURE_TYPE_SUBMIT_INFO,
                                .commandBufferCount = count,
                                .pCommandBuffers = &program->buffers.items[first]};
-    submission->cost = 0;
     submission->first_batch = first;
     submission->n_batches = count;
     submission->begin_ns = clock_now_ns();
-    for (uint32_t i = 0; i < count; i++)
-        submission->cost += program->batches.items[first + i].cost;
     if (!gpu_check(vkQueueSubmit(commands->device->queue, 1, &info, submission->fence), err,
                    "%s: submission to %s", program->plan->name, commands->device->base.info.name))
         return false;
@@ -298,7 +290,8 @@ bool gpu_commands_run(struct gpu_commands *commands, uint32_t index, struct err 
     uint32_t slot = 0;
     for (uint32_t first = 0; first < program->buffers.count;) {
         struct gpu_submission *submission = &commands->submissions[slot];
-        const uint32_t count = fit(commands, program, first);
+        const uint32_t count = pace_fit(&commands->pace, &program->batches.items[first],
+                                        (uint32_t)program->batches.count - first);
         if (!finish(commands, program, submission, err) ||
             !submit(commands, program, submission, first, count, err))
             return false;

@@ -1,22 +1,18 @@
 /*
  * command.h: programs as command buffers, recorded once and replayed. A program is a row of batches
- * of bounded work; replaying submits as many at a time as fit the time a submission may take, by
- * the speed measured so far, with few submissions in flight.
+ * of bounded work; replaying submits as many at a time as fit the time a submission may take
+ * (pace.h), with few submissions in flight.
  */
 #ifndef UNET_GPU_COMMAND_H
 #define UNET_GPU_COMMAND_H
 
 #include "common/vec.h"
 #include "runtime/gpu/memory.h"
+#include "runtime/gpu/pace.h"
 #include "runtime/gpu/pipeline.h"
 #include "runtime/gpu/profile.h"
 
 #define GPU_IN_FLIGHT 2
-
-struct gpu_batch {
-    uint64_t cost;                      /* in the unit of exec_cost */
-    uint32_t first_record, last_record; /* for messages */
-};
 
 struct gpu_program {
     const struct plan_program *plan;
@@ -28,7 +24,7 @@ struct gpu_program {
 struct gpu_submission {
     VkFence fence;
     bool in_flight;
-    uint64_t cost, begin_ns;
+    uint64_t begin_ns;
     uint32_t first_batch, n_batches;
 };
 
@@ -45,16 +41,20 @@ struct gpu_commands {
     uint32_t n_programs;
     struct gpu_program *programs;
     struct gpu_submission submissions[GPU_IN_FLIGHT];
-    double cost_per_second; /* measured; 0: not yet */
+    struct pace pace;
     uint64_t previous_end_ns;
 };
 
-/* Work that the slowest device of a type surely does in a tenth to a quarter of a second. */
-uint64_t gpu_batch_cost(VkPhysicalDeviceType type);
+/* How long a submission should be: UNET_SUBMISSION in milliseconds, else by type of device.
+ * ERR_USAGE when that is no such number. */
+bool gpu_submission_seconds(VkPhysicalDeviceType type, double *seconds_out, struct err *err);
+/* Work that the slowest device of a type surely does in that time. */
+uint64_t gpu_batch_cost(VkPhysicalDeviceType type, double submission_seconds);
 
 bool gpu_commands_open(struct gpu_commands *commands, struct gpu_device *device,
                        struct gpu_memory *memory, struct gpu_pipelines *pipelines,
-                       const struct exec_request *request, struct err *err);
+                       const struct exec_request *request, double submission_seconds,
+                       struct err *err);
 void gpu_commands_close(struct gpu_commands *commands); /* safe after a failed open */
 
 /* Recording, as exec_ops has it. */

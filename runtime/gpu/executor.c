@@ -68,6 +68,14 @@ static bool gpu_profile(struct exec *exec, uint32_t program, struct unet_span *s
     return gpu_profile_read(&gpu->commands.programs[program].profile, gpu->device, spans, err);
 }
 
+static void gpu_submissions(struct exec *exec, struct unet_submissions *out) {
+    struct pace *pace = &gpu_exec_of(exec)->commands.pace;
+    *out =
+        (struct unet_submissions){pace->n_submissions, pace->longest_seconds, pace->target_seconds};
+    pace->n_submissions = 0;
+    pace->longest_seconds = 0;
+}
+
 static void gpu_report(const struct exec *exec, struct unet_memory_report *report) {
     gpu_memory_report(&((const struct gpu_exec *)exec)->memory, report);
 }
@@ -89,11 +97,16 @@ static const struct exec_ops gpu_ops = {.upload = gpu_upload,
                                         .counts_groups = gpu_counts_groups,
                                         .run = gpu_run,
                                         .profile = gpu_profile,
+                                        .submissions = gpu_submissions,
                                         .memory = gpu_report,
                                         .close = gpu_close};
 
 static bool gpu_open(struct unet_device *device, const struct exec_request *request,
                      struct exec **out, struct err *err) {
+    const VkPhysicalDeviceType type = ((struct gpu_device *)device)->facts.type;
+    double submission_seconds;
+    if (!gpu_submission_seconds(type, &submission_seconds, err))
+        return false;
     struct gpu_exec *gpu = calloc(1, sizeof(*gpu));
     if (gpu == NULL)
         return err_set(err, ERR_DEVICE, "out of memory for a session");
@@ -102,12 +115,12 @@ static bool gpu_open(struct unet_device *device, const struct exec_request *requ
                               .plan = request->plan,
                               .chunks = request->chunks,
                               .class_ = request->limits.class_,
-                              .batch_cost = gpu_batch_cost(gpu->device->facts.type)};
+                              .batch_cost = gpu_batch_cost(type, submission_seconds)};
     const enum plan_access access = request->limits.access;
     if (!gpu_memory_open(&gpu->memory, gpu->device, request->chunks, access, err) ||
         !gpu_pipelines_open(&gpu->pipelines, gpu->device, request->plan, access, err) ||
         !gpu_commands_open(&gpu->commands, gpu->device, &gpu->memory, &gpu->pipelines, request,
-                           err)) {
+                           submission_seconds, err)) {
         gpu_close(&gpu->base);
         return false;
     }
