@@ -105,6 +105,9 @@ static bool gpu_open(struct unet_device *device, const struct exec_request *requ
                      struct exec **out, struct err *err) {
     const VkPhysicalDeviceType type = ((struct gpu_device *)device)->facts.type;
     double submission_seconds;
+    if (((struct gpu_device *)device)->handle == VK_NULL_HANDLE)
+        return err_set(err, ERR_DEVICE, "device %s was lost and has not come back",
+                       device->info.name);
     if (!gpu_submission_seconds(type, &submission_seconds, err))
         return false;
     struct gpu_exec *gpu = calloc(1, sizeof(*gpu));

@@ -15,10 +15,10 @@
 #include "common/log.h"
 #include "runtime/data/dataset.h"
 #include "runtime/data/sampler.h"
-#include "runtime/data/weightmap.h"
 #include "runtime/runtime.h"
 #include "runtime/train/history.h"
 #include "runtime/train/loader.h"
+#include "runtime/train/prepare.h"
 #include "runtime/train/recover.h"
 #include "runtime/train/report.h"
 #include "runtime/train/schedule.h"
@@ -74,91 +74,11 @@ static bool allocate(struct trainer *trainer, struct err *err) {
     return err_set(err, ERR_INPUT, "no memory for a training run");
 }
 
-static bool holds_out(const struct unet_train_options *options) {
-    return options->val_dir != NULL || options->val_frames != NULL || options->folds > 0;
-}
-
-static bool check_options(const struct trainer *trainer, struct err *err) {
-    const struct unet_train_options *options = trainer->options;
-    enum unet_score ignored;
-    if ((options->val_dir != NULL) + (options->val_frames != NULL) + (options->folds > 0) > 1)
-        return err_set(
-            err, ERR_USAGE,
-            "validation data is named twice: by a directory, a list of frames or a fold");
-    if (options->folds == 0 && options->fold > 0)
-        return err_set(err, ERR_USAGE, "fold %u of how many folds?", options->fold);
-    if (options->resume != NULL && options->init_from != NULL)
-        return err_set(err, ERR_USAGE, "a run is continued or starts from weights, not both");
-    if ((options->best != NULL || options->patience > 0) && !holds_out(options))
-        return err_set(err, ERR_USAGE,
-                       "the best weights cannot be told: there is no validation data");
-    if (options->best != NULL && !unet_score_find(options->best, &ignored, err))
-        return false;
-    if (plan_program_find(trainer->plan, "train_step") == NULL)
-        return err_set(err, ERR_INPUT, "the plan cannot be trained: it has no program train_step");
-    return true;
-}
-
-static bool load_data(struct trainer *trainer, struct err *err) {
-    const struct unet_train_options *options = trainer->options;
-    const struct plan_model *model = &trainer->plan->model;
-    bool good =
-        dataset_load_for_model(options->data_dir, model, options->frames, &trainer->data, err);
-    if (good && options->val_dir != NULL)
-        good = dataset_load_for_model(options->val_dir, model, NULL, &trainer->held_out, err);
-    else if (good && options->val_frames != NULL)
-        good = dataset_select(&trainer->data, options->val_frames, &trainer->held_out, err);
-    else if (good && options->folds > 0)
-        good = dataset_select_fold(&trainer->data, options->folds, options->fold,
-                                   &trainer->held_out, err);
-    if (good && trainer->data.n_frames == 0)
-        good = err_set(err, ERR_INPUT, "%s: holds no images to train on", options->data_dir);
-    return good && weightmap_apply(&trainer->data, &trainer->held_out, &model->weights, err);
-}
-
 /* The programs that make an update; their number. */
 static size_t list_programs(const struct trainer *trainer, const char *programs[2]) {
     programs[0] = "train_step";
     programs[1] = "accumulate";
     return trainer->plan->model.accumulate > 1 ? 2 : 1;
-}
-
-/* A run goes on with the methods it began with, or its results would depend on where it was
-   interrupted. */
-static bool recall_methods(struct trainer *trainer, struct err *err) {
-    const char *path = trainer->options->resume;
-    char *text = NULL;
-    if (path == NULL)
-        return true;
-    if (!unet_checkpoint_choices(trainer->device, path, &text, err))
-        return false;
-    trainer->methods = text != NULL ? unet_choices_parse(trainer->plan, text) : NULL;
-    if (text != NULL && trainer->methods == NULL)
-        log_print(LOG_WARNING,
-                  "%s: its methods (%.200s) are none of this plan's: chosen anew, results may "
-                  "differ from those of an uninterrupted run",
-                  path, text);
-    free(text);
-    return true;
-}
-
-static void report_methods(const struct trainer *trainer) {
-    const struct unet_choice *choices;
-    const uint32_t count = unet_session_choices(trainer->session, &choices);
-    uint32_t n_kept = 0, n_lost = 0;
-    for (uint32_t i = 0; trainer->methods != NULL && i < count; i++) {
-        n_kept += choices[i].reason == UNET_CHOICE_GIVEN && choices[i].method != choices[i].usual;
-        n_lost += choices[i].method != trainer->methods[i];
-    }
-    if (n_kept > 0)
-        log_print(LOG_INFO,
-                  "%u of %u methods as in the checkpoint, not as they would be chosen now", n_kept,
-                  count);
-    if (n_lost > 0)
-        log_print(LOG_WARNING,
-                  "%u of %u methods of the checkpoint may not be used: results differ from those "
-                  "of an uninterrupted run",
-                  n_lost, count);
 }
 
 static bool open_session(struct trainer *trainer, struct err *err) {
@@ -173,7 +93,7 @@ static bool open_session(struct trainer *trainer, struct err *err) {
         !recover_note_session(&trainer->recover, trainer->session, err))
         return false;
     if (is_first)
-        report_methods(trainer);
+        prepare_report_methods(trainer->session, trainer->methods);
     return true;
 }
 
@@ -262,7 +182,9 @@ static bool set_start(struct trainer *trainer, struct err *err) {
 
 /* The session with its first weights. Nothing is lost when the device fails here. */
 static bool start(struct trainer *trainer, struct err *err) {
-    if (!recall_methods(trainer, err))
+    const char *from = trainer->options->resume;
+    if (from != NULL &&
+        !prepare_methods(trainer->device, trainer->plan, from, &trainer->methods, err))
         return false;
     while (!open_session(trainer, err) || !set_start(trainer, err)) {
         unet_session_close(trainer->session);
@@ -625,7 +547,9 @@ static bool run_steps(struct trainer *trainer, struct err *err) {
 
 static bool train(struct trainer *trainer, struct err *err) {
     recover_open(&trainer->recover, trainer->device, &trainer->watch);
-    if (!check_options(trainer, err) || !allocate(trainer, err) || !load_data(trainer, err) ||
+    if (!prepare_check(trainer->options, trainer->plan, err) || !allocate(trainer, err) ||
+        !prepare_data(trainer->options, &trainer->plan->model, &trainer->data, &trainer->held_out,
+                      err) ||
         !make_output(trainer, err) || !start(trainer, err) ||
         !watch_open(&trainer->watch, trainer->plan, trainer->options->restore_every, err) ||
         !open_output(trainer, err) || !open_samples(trainer, err))
