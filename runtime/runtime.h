@@ -373,8 +373,8 @@ struct unet_train_options {
     uint32_t validate_every;   /* steps; 0: about 10 times in the run */
     uint32_t checkpoint_every; /* steps; 0: with each validation, and at the end */
     uint32_t restore_every;    /* steps after which weights and optimiser state are kept in host
-                                  memory,    to go on from when the device is lost; 0: 10, or as many
-                                  as    make    that cost less than a hundredth of the time */
+                                  memory, to go on from when the device is lost; 0: 10, or as many
+                                  as make that cost less than a hundredth of the time */
     uint32_t loader_threads;   /* that prepare samples; 0: chosen. No result depends on it. */
     const char *best;          /* name of the score that chooses best.safetensors; NULL: that of
                                   the checkpoint with resume, else "loss" */

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""The commands of unetrun on a device that fails (fault.h): what stays, what is said, the exit status.
+"""unetrun on a device that fails (fault.h): what stays, what is said, the exit status.
 
     test_commands.py UNETC UNETRUN LAYER.so MODEL.yaml
 
-Calls to fail are drawn at random; UNET_FAULT_SEED sets another seed than the one printed. Prints TAP.
+Calls to fail are drawn at random; UNET_FAULT_SEED sets another seed than the printed one. TAP.
 """
 import filecmp
 import os
@@ -53,7 +53,8 @@ class Bench:
         """stdout, stderr, exit status; the status must be among those given."""
         env = dict(self.env, UNET_FAULT=fault, UNET_FAULT_MEMORY=str(memory))
         done = subprocess.run([self.unetrun] + list(args), env=env,
-                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=100)
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                              timeout=100)
         wanted = status if isinstance(status, tuple) else (status,)
         need(done.returncode in wanted, "%s with %s: status %d\n%s"
              % (args[0], fault, done.returncode, done.stderr))
@@ -101,7 +102,8 @@ def infer_points(bench):
         there = sorted(os.listdir(bench.path("out"))) if os.path.isdir(bench.path("out")) else []
         try:
             same_pictures(bench, "out", there)
-            need(there == names[:len(there)] and (status == 3 or there == names), "there: %s" % there)
+            need(there == names[:len(there)] and (status == 3 or there == names),
+                 "there: %s" % there)
             if status == 3 and "images are done" in said:
                 need("%d of 4 images are done" % len(there) in said and
                      "with those from %02d on" % len(there) in said, said)
@@ -180,8 +182,8 @@ def memory_that_fits(bench):
     for program, memory in (("train_step", 700000), ("infer", 500000)):
         args = ["--repeat", "1", "--program", program]
         said = bench.run("bench", bench.path("large.plan"), *args, status=3, memory=memory)[1]
-        need(re.search(r"block: [0-9.]+ MiB asked for, of [0-9.]+ MiB that the session needs", said),
-             said)
+        need(re.search(r"block: [0-9.]+ MiB asked for, of [0-9.]+ MiB that the session needs",
+                       said), said)
         hint = re.search(r"unetc MODEL.yaml --memory (\d+)KiB -o FILE.plan", said)
         need(hint and memory * 0.7 < int(hint.group(1)) * 1024 < memory, said)
         bench.compile("fitted", "--memory", hint.group(1) + "KiB", "--fit-program", program)
