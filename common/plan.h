@@ -281,7 +281,8 @@ struct plan_limits {
     uint32_t max_push_bytes;
     /* Matrix units: M x K times K x N in half precision, added up in single; 0: none. */
     uint32_t matrix_m, matrix_n, matrix_k;
-    uint32_t subgroup_size; /* where there are matrix units */
+    uint32_t subgroup_size; /* 0: unknown */
+    bool has_addresses;     /* buffer addresses are there for tensors that no descriptor covers */
 };
 
 /* Constants of shaders for matrix units, whose names end in PLAN_MATRIX_SUFFIX, that depend on the
@@ -292,9 +293,16 @@ struct plan_limits {
 #define PLAN_MATRIX_SIZES 4u /* the number of the first of M, N, K */
 void plan_matrix_constants(const char *variant, const struct plan_limits *limits, uint32_t *spec);
 
-/* The least any device of a class offers that plans are made for; the values are explained in
- * plan.c. */
+/* What a device of a class offers that plans without a target are made for; the values are
+   explained in plan_limits.c, and limits as text in plan_limits.h. */
 struct plan_limits plan_limits_minimum(enum plan_class cls);
+
+/*
+ * How a verified plan is run on a device: as limits say, but by addresses where a tensor is longer
+ * than a descriptor may be and the device has them, and with the tilings of CPUs, which ask for
+ * little, where those of GPUs are not within its limits and these are.
+ */
+struct plan_limits plan_limits_choose(const struct plan *plan, struct plan_limits limits);
 
 /* Serialises a plan; *data_out is malloc'ed. Deterministic: the same plan gives the same bytes.
  * Sets plan->hash. */
@@ -317,6 +325,10 @@ void plan_free(struct plan *plan); /* NULL-safe */
  * limit of the device in hand is exceeded: by a record of no choice, or by all methods of one.
  */
 bool plan_verify(const struct plan *plan, const struct plan_limits *limits, struct err *err);
+
+/* The last part of it alone: whether a verified plan is within the limits of a device. err may be
+   NULL. */
+bool plan_fits(const struct plan *plan, const struct plan_limits *limits, struct err *err);
 
 /* Whether a method of a choice of a verified plan is within the limits of a device; err may be
    NULL. */

@@ -646,6 +646,12 @@ bool plan_method_fits(const struct plan *plan, const struct plan_program *progra
     return check_method_limits(&check, program, choice, method, limits);
 }
 
+bool plan_fits(const struct plan *plan, const struct plan_limits *limits, struct err *err) {
+    struct err ignored = {0};
+    const struct plan_check check = {.plan = plan, .err = err != NULL ? err : &ignored};
+    return check_limits(&check, limits);
+}
+
 bool plan_verify(const struct plan *plan, const struct plan_limits *limits, struct err *err) {
     struct plan_check check = {.plan = plan, .err = err};
     const size_t n = plan->n_tensors;

@@ -355,16 +355,21 @@ bool plan_check_record(const struct plan_check *check, const struct plan_program
 
 /* --- limits of a device --- */
 
+/* A plan's tilings are chosen for a device: for another one they are chosen again. */
+static bool hint_target(const struct plan_check *check) {
+    return err_hint(check->err,
+                    "compile the model for this device: unetrun devices --target FILE writes its "
+                    "limits, unetc --target FILE keeps to them");
+}
+
 static bool check_group_limits(const struct plan_check *check, const struct plan_dispatch *d,
                                const struct plan_limits *limits) {
     uint64_t invocations = 1;
     for (int i = 0; i < 3; i++) {
         invocations *= d->spec[i];
-        if (d->groups[i] > limits->max_groups[i]) {
-            err_set(check->err, ERR_DEVICE, "%u workgroups along axis %d, %s allows %u",
-                    d->groups[i], i, limits->device, limits->max_groups[i]);
-            return err_hint(check->err, "compile the model with a smaller tile or batch");
-        }
+        if (d->groups[i] > limits->max_groups[i])
+            return err_set(check->err, ERR_DEVICE, "%u workgroups along axis %d, %s allows %u",
+                           d->groups[i], i, limits->device, limits->max_groups[i]);
         if (d->spec[i] > limits->max_group_size[i])
             return err_set(check->err, ERR_DEVICE,
                            "a workgroup of %u invocations along axis %d, %s allows %u", d->spec[i],
@@ -378,6 +383,15 @@ static bool check_group_limits(const struct plan_check *check, const struct plan
         return err_set(check->err, ERR_DEVICE, "%u bytes of shared memory, %s allows %u",
                        d->shared_bytes, limits->device, limits->max_shared_bytes);
     return true;
+}
+
+/* The tensor that a record is there for: the last that it writes. */
+static const char *output_name(const struct plan *plan, const struct plan_record *record) {
+    const struct kernel_info *info = &kernel_table[record->kernel];
+    uint32_t i = info->n_bindings - 1;
+    while (i > 0 && info->bindings[i].access == KERNEL_READ)
+        i--;
+    return plan_tensor_name(plan, record->tensors[i]);
 }
 
 static bool check_binding_ranges(const struct plan_check *check, const struct plan_record *record,
@@ -403,6 +417,10 @@ bool plan_check_record_limits(const struct plan_check *check, const struct plan_
     const struct plan_shader *shader = &check->plan->shaders[dispatch->shader];
     const uint32_t push = push_bytes(record->kernel, limits->access);
     bool good = check_group_limits(check, dispatch, limits);
+    if (!good) {
+        err_prefix(check->err, "tensor %s", output_name(check->plan, record));
+        hint_target(check);
+    }
     if (good && push > limits->max_push_bytes)
         good = err_set(check->err, ERR_DEVICE, "%u bytes of push constants, %s allows %u", push,
                        limits->device, limits->max_push_bytes);

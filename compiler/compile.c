@@ -146,24 +146,28 @@ static bool check_chunks(const struct compilation *c, struct err *err) {
         if (align_up(tensor->size_bytes, PLAN_ALIGNMENT) <= c->memory.max_chunk_bytes) {
             continue;
         }
-        err_set(err, ERR_INPUT,
-                "%s: tensor %s of %" PRIu64 " bytes is larger than an allocation of %" PRIu64
-                " bytes",
-                c->model->settings.source, tensor->name, tensor->size_bytes,
-                c->options->max_allocation_bytes);
+        err_set(
+            err, ERR_INPUT,
+            "%s: tensor %s of %" PRIu64 " bytes is larger than an allocation of %" PRIu64 " bytes",
+            c->model->settings.source, tensor->name, tensor->size_bytes, c->memory.max_chunk_bytes);
         return err_hint(err, "a smaller tile, batch or width makes smaller tensors");
     }
     return true;
 }
 
 static bool check_memory(struct compilation *c, struct err *err) {
-    const uint64_t limit_bytes = c->options->max_allocation_bytes;
+    const struct unet_target *target = c->options->target;
+    uint64_t limit_bytes = c->options->max_allocation_bytes;
+    if (target && (limit_bytes == 0 || target->limits.max_allocation_bytes < limit_bytes)) {
+        limit_bytes = target->limits.max_allocation_bytes;
+    }
     if (limit_bytes > 0 && limit_bytes < PLAN_ALIGNMENT) {
         return err_set(err, ERR_USAGE,
                        "--max-allocation %" PRIu64 ": an allocation has at least %u bytes",
                        limit_bytes, PLAN_ALIGNMENT);
     }
     c->memory.max_chunk_bytes = limit_bytes - limit_bytes % PLAN_ALIGNMENT;
+    c->memory.target = target ? &target->limits : NULL;
     c->memory.plain = is_listed(c->options->disable, METHODS);
     return memory_parse_strategies(c->options->place, &c->memory.strategies, err);
 }
@@ -194,6 +198,9 @@ static bool compile_model(struct compilation *c, struct err *err) {
     }
     if (!check_chunks(c, err)) {
         return false;
+    }
+    if (c->options->target && !unet_target_check(c->plan, c->options->target, NULL, err)) {
+        return err_prefix(err, "%s", c->model->settings.source);
     }
     if (c->options->explain) {
         explain_plan(c->plan, &c->graphs[MODEL_TRAIN], c->options->explain);

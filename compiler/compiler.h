@@ -12,6 +12,23 @@
 #include "common/err.h"
 #include "common/plan.h"
 
+/* The device that a plan is compiled for (docs/targets.md). */
+struct unet_target {
+    char name[256];            /* for messages */
+    struct plan_limits limits; /* its device is not set */
+};
+
+/* Names of the targets that are built in, NULL-terminated. */
+const char *const *unet_target_names(void);
+/* One of these, or a limits file. ERR_INPUT: it has mistakes (shown on diagnostics unless that is
+   NULL); ERR_USAGE: no target of that name; ERR_IO. */
+bool unet_target_find(const char *name_or_file, FILE *diagnostics, struct unet_target *target,
+                      struct err *err);
+/* Whether a verified plan can be run on it, and how (class_ and access of *used_out, which may be
+   NULL). ERR_INPUT names the record, the tensor and the limit. */
+bool unet_target_check(const struct plan *plan, const struct unet_target *target,
+                       struct plan_limits *used_out, struct err *err);
+
 struct unet_compile_options {
     const char *const *set; /* "NAME=VALUE" overrides of the model's let: variables */
     size_t n_set;
@@ -22,9 +39,10 @@ struct unet_compile_options {
         diagnostics; /* where mistakes of the model are shown; NULL: nowhere, only counted in err */
     const char *disable; /* passes to leave out, separated by commas; NULL: none */
     const char *place;   /* strategies of placing tensors, separated by commas; NULL: all */
-    uint64_t max_allocation_bytes; /* blocks of memory larger than this are split; 0: none is */
-    FILE *explain;                 /* report of layers, sizes, operations and memory; NULL: none */
-    FILE *graph; /* the graph of one program after all passes, for Graphviz; NULL: none */
+    uint64_t max_allocation_bytes;    /* blocks of memory larger than this are split; 0: none is */
+    const struct unet_target *target; /* a plan for this device, or none; NULL: for any */
+    FILE *explain; /* report of layers, sizes, operations and memory; NULL: none */
+    FILE *graph;   /* the graph of one program after all passes, for Graphviz; NULL: none */
     const char *graph_program; /* "train_step" */
 };
 

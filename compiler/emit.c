@@ -32,7 +32,7 @@ static uint32_t find_shader(struct lower_plan *lowered, const char *variant) {
     return (uint32_t)lowered->shaders.count - 1;
 }
 
-static void choose_tiles(struct lower *lower) {
+static void choose_tiles(struct lower *lower, const struct plan_limits *target) {
     for (size_t r = 0; r < lower->records.count; r++) {
         struct plan_record *record = &lower->records.items[r];
         const enum plan_method_kind method =
@@ -41,7 +41,7 @@ static void choose_tiles(struct lower *lower) {
                 : lower->choices.items[record->choice].methods[record->method].kind;
         for (int cls = 0; cls < PLAN_CLASS_COUNT; cls++) {
             struct tile tile = {0};
-            tile_choose(record->kernel, record->params, cls, method, &tile);
+            tile_choose(record->kernel, record->params, cls, target, method, &tile);
             struct plan_dispatch *dispatch = &record->dispatch[cls];
             dispatch->shader = find_shader(lower->plan, tile.variant);
             dispatch->n_spec = tile.n_spec;
@@ -183,6 +183,9 @@ static bool find_rooms(struct program *program, struct plan *plan,
         if (memory && memory->max_chunk_bytes > 0) {
             program->rooms[i] = MIN(program->rooms[i], memory->max_chunk_bytes);
         }
+        if (memory && memory->target && memory->target->access == PLAN_ACCESS_DESCRIPTOR) {
+            program->rooms[i] = MIN(program->rooms[i], memory->target->max_binding_bytes);
+        }
         found |= program->rooms[i] > 0;
     }
     return found;
@@ -219,7 +222,7 @@ static void lower_programs(struct plan *plan, struct lower_plan *lowered, struct
     }
     for (size_t i = 0; i < n_programs; i++) {
         barrier_insert(&programs[i].lower);
-        choose_tiles(&programs[i].lower);
+        choose_tiles(&programs[i].lower, memory ? memory->target : NULL);
     }
 }
 

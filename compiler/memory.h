@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "common/err.h"
+#include "common/plan.h"
 #include "common/vec.h"
 
 /* Ways to place, a bit each. All but the search are tried, the search goes on from the best. */
@@ -29,6 +30,7 @@ struct memory_options {
     bool plain;               /* without methods that need scratch of their own */
     uint64_t method_bytes;    /* scratch that a method may use, even where the arena grows by it; 0:
                                  what fits without */
+    const struct plan_limits *target; /* the device that tiles are chosen for; NULL: any */
 };
 
 /* A list as on the command line: "size,best-fit,search"; NULL: all. ERR_USAGE names the words. */

@@ -26,7 +26,8 @@ void tile_add_spec(struct tile *tile, uint32_t value) {
 }
 
 void tile_set_groups(struct tile *tile, uint64_t groups) {
-    uint32_t rows = (uint32_t)((groups + PLAN_MAX_GROUPS - 1) / PLAN_MAX_GROUPS);
+    const uint32_t most = MIN(tile->limits->max_groups[0], PLAN_MAX_GROUPS);
+    uint32_t rows = (uint32_t)tile_blocks(groups, most);
     rows = MAX(rows, 1);
     tile->groups[0] = (uint32_t)((groups + rows - 1) / rows);
     tile->groups[1] = rows;
@@ -104,11 +105,18 @@ struct wgrad tile_wgrad_find(enum kernel_id kernel, const union kernel_params *p
                           .dense = c->dilation == 1};
 }
 
+/* A size of workgroups, a power of two, halved until the device allows it. */
+static uint32_t allowed_size(const struct tile *tile, uint32_t size) {
+    while (size > 1 && size > tile_most_invocations(tile))
+        size /= 2;
+    return size;
+}
+
 /* Kernels that share out the pixels of planes (plane.glsl), or the elements of images (each.glsl):
    `parts` planes or images of `elements` each. */
 static void choose_each(const char *variant, uint64_t parts, uint64_t elements, enum plan_class cls,
                         struct tile *tile) {
-    uint32_t size = 64, items = cls == PLAN_CLASS_CPU ? 8 : 1;
+    uint32_t size = allowed_size(tile, 64), items = cls == PLAN_CLASS_CPU ? 8 : 1;
     tile->variant = variant;
     tile_set_size(tile, size);
     tile_add_spec(tile, items);
@@ -118,6 +126,7 @@ static void choose_each(const char *variant, uint64_t parts, uint64_t elements, 
 /* Kernels whose workgroups add up in shared memory. */
 static void choose_sum(const char *variant, uint64_t groups, uint32_t size, uint32_t lane_bytes,
                        struct tile *tile) {
+    size = allowed_size(tile, size);
     tile->variant = variant;
     tile_set_size(tile, size);
     tile->shared_bytes = size * lane_bytes;
@@ -246,10 +255,9 @@ static void choose_winograd(enum kernel_id kernel, const union kernel_params *p,
                               tile_blocks(y->n_channels, 4));
 }
 
-void tile_choose(enum kernel_id kernel, const uint32_t *params, enum plan_class cls,
-                 enum plan_method_kind method, struct tile *tile) {
+static void choose(enum kernel_id kernel, const uint32_t *params, enum plan_class cls,
+                   enum plan_method_kind method, struct tile *tile) {
     union kernel_params p = tile_read_params(kernel, params);
-    memset(tile, 0, sizeof *tile);
     bool cpu = cls == PLAN_CLASS_CPU;
     switch (kernel) {
     case KERNEL_ID_conv_fwd:
@@ -280,6 +288,15 @@ void tile_choose(enum kernel_id kernel, const uint32_t *params, enum plan_class 
         choose_simple(kernel, &p, cls, tile);
         break;
     }
+}
+
+void tile_choose(enum kernel_id kernel, const uint32_t *params, enum plan_class cls,
+                 const struct plan_limits *limits, enum plan_method_kind method,
+                 struct tile *tile) {
+    const struct plan_limits least = plan_limits_minimum(PLAN_CLASS_GPU);
+    *tile = (struct tile){.limits = limits != NULL ? limits : &least};
+    choose(kernel, params, cls, method, tile);
+    tile->limits = limits;
 }
 
 /*

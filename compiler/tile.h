@@ -10,19 +10,24 @@
 #include "common/plan.h" /* enum plan_class: PLAN_CLASS_GPU, PLAN_CLASS_CPU */
 
 struct tile {
+    const struct plan_limits *limits; /* of the device that it is chosen for */
     const char
         *variant; /* shader variant in the table of shaders/meson.build, such as "conv_fwd_reg" */
     uint32_t n_spec;
     uint32_t spec[KERNEL_MAX_SPEC]; /* value of specialisation constant i; 0, 1, 2 are the workgroup
                                        size */
-    uint32_t groups[3];             /* each 1..65535 */
+    uint32_t groups[3];             /* each 1..65535, or what limits allow */
     uint32_t shared_bytes;          /* workgroup memory the variant uses with these constants */
 };
 
-/* Chooses tile and groups for a kernel with these parameter words, as part of a method of that kind
- * (DIRECT for records of no choice). Never fails for parameters kernel_extents accepts. */
+/*
+ * Chooses tile and groups for a kernel with these parameter words, as part of a method of that kind
+ * (DIRECT for records of no choice), within limits (which must outlive the tile; NULL: those of
+ * plans without a target). Never fails for parameters kernel_extents accepts: where nothing is
+ * within the limits, the verifier says so.
+ */
 void tile_choose(enum kernel_id kernel, const uint32_t *params, enum plan_class cls,
-                 enum plan_method_kind method, struct tile *tile);
+                 const struct plan_limits *limits, enum plan_method_kind method, struct tile *tile);
 
 /* Whether the kernel has the method MATRIX. */
 bool tile_has_matrix(enum kernel_id kernel, const uint32_t *params);

@@ -19,10 +19,10 @@ static uint32_t most_divisor(uint32_t value, uint32_t most) {
  * one reads less for each multiply-add, but leaves a GPU idle where a layer has few of them; larger
  * ones than here gained nothing (docs/shaders.md).
  */
-#define GPU_GROUPS 192u /* workgroups that keep a GPU busy */
-#define GPU_SHARED_BYTES 32768u
-#define GPU_DEPTH 8u   /* least depth of a step */
-#define GPU_UNROLL 24u /* most depth of unrolled code */
+#define GPU_GROUPS 192u         /* workgroups that keep a GPU busy */
+#define GPU_SHARED_BYTES 32768u /* the most that is used, where the device has it */
+#define GPU_DEPTH 8u            /* least depth of a step */
+#define GPU_UNROLL 24u          /* most depth of unrolled code */
 
 struct conv_tile {
     uint32_t size, out_lanes, out_vecs, pixel_vecs;
@@ -45,15 +45,16 @@ static uint32_t tile_vecs(const struct conv_tile *conv) {
 
 /* Rows (source channel, ky) of a step: whole channels for each of the invocations that share the
    rows of a pixel, where shared memory has room for them; else one row each; 0: no room. */
-static uint32_t conv_step_rows(const struct conv_tile *conv, const struct map *map) {
+static uint32_t conv_step_rows(const struct conv_tile *conv, const struct map *map,
+                               uint32_t shared_bytes) {
     uint32_t stagers = conv->out_lanes / (4 * conv->pixel_vecs);
     uint32_t row_bytes = map->kw * 4 * (tile_pixels(conv) + tile_vecs(conv) * 4);
     uint32_t whole = map->kh * stagers;
     uint32_t rows =
         whole * MIN(div_up(GPU_DEPTH, whole * map->kw), div_up(map->sources * map->kh, whole));
-    if (rows * row_bytes <= GPU_SHARED_BYTES)
+    if (rows * row_bytes <= shared_bytes)
         return rows;
-    return stagers * row_bytes <= GPU_SHARED_BYTES ? stagers : 0;
+    return stagers * row_bytes <= shared_bytes ? stagers : 0;
 }
 
 static uint64_t conv_groups(const struct conv_tile *conv, const struct map *map) {
@@ -63,11 +64,13 @@ static uint64_t conv_groups(const struct conv_tile *conv, const struct map *map)
 
 /* The largest tile that is filled with channels and keeps a GPU busy; else the one with the most
    workgroups. NULL: the kernel is too wide for shared memory. */
-static const struct conv_tile *conv_tile_find(const struct map *map) {
+static const struct conv_tile *conv_tile_find(const struct map *map, const struct tile *tile,
+                                              uint32_t shared_bytes) {
     const struct conv_tile *most = NULL;
     for (size_t i = 0; i < ARRAY_LEN(conv_tiles); i++) {
         const struct conv_tile *conv = &conv_tiles[i];
-        bool fits = conv_step_rows(conv, map) > 0;
+        bool fits = conv->size <= tile_most_invocations(tile) &&
+                    conv_step_rows(conv, map, shared_bytes) > 0;
         bool filled = map->columns * 4 >= tile_vecs(conv) * 3 || tile_vecs(conv) <= 4;
         if (fits && filled && conv_groups(conv, map) >= GPU_GROUPS)
             return conv;
@@ -80,10 +83,11 @@ static const struct conv_tile *conv_tile_find(const struct map *map) {
 bool tile_choose_conv_shared(enum kernel_id kernel, const union kernel_params *p,
                              struct tile *tile) {
     struct map map = tile_map_find(kernel, p);
-    const struct conv_tile *conv = conv_tile_find(&map);
+    const uint32_t shared_bytes = MIN(tile->limits->max_shared_bytes, GPU_SHARED_BYTES);
+    const struct conv_tile *conv = conv_tile_find(&map, tile, shared_bytes);
     if (conv == NULL)
         return false;
-    uint32_t step_rows = conv_step_rows(conv, &map);
+    uint32_t step_rows = conv_step_rows(conv, &map, shared_bytes);
     tile->variant = kernel == KERNEL_ID_upconv_fwd     ? "upconv_fwd_tile"
                     : kernel == KERNEL_ID_upconv_dgrad ? "upconv_dgrad_tile"
                                                        : "conv_tile";
@@ -161,6 +165,8 @@ void tile_choose_wgrad_shared(enum kernel_id kernel, const union kernel_params *
         found = &wgrad_tiles[i];
         tile_rows = found->size / found->col_lanes * found->row_vecs * 4;
         tile_cols = found->col_lanes * found->col_vecs * 4;
+        if (found->size > tile_most_invocations(tile))
+            continue;
         /* Filled, or of few rows while the next ones are not smaller. */
         if (wgrad.cols >= tile_cols &&
             (wgrad.rows >= tile_rows || tile_cols < 32 || wgrad.rows <= 32))

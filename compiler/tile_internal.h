@@ -39,6 +39,11 @@ void tile_add_spec(struct tile *tile, uint32_t value); /* the next constant */
 /* Folds a number of workgroups over two axes; shaders undo it with flat_group(). */
 void tile_set_groups(struct tile *tile, uint64_t groups);
 
+/* Of a workgroup along x, the only axis that workgroups have. */
+static inline uint32_t tile_most_invocations(const struct tile *tile) {
+    return MIN(tile->limits->max_group_invocations, tile->limits->max_group_size[0]);
+}
+
 static inline uint64_t tile_blocks(uint64_t value, uint64_t block) {
     return (value + block - 1) / block;
 }

@@ -264,9 +264,11 @@ bool unet_plan_inspect(struct unet_device *device, const struct plan *plan,
                 device->info.name);
         return err_hint(err, "--device vulkan, or a Vulkan device's number or name");
     }
+    if (!plan_verify(plan, NULL, err))
+        return false;
     struct plan_limits limits = backend->limits(device, plan);
     limits.max_allocation_bytes = UINT64_MAX; /* nothing is allocated */
-    return plan_verify(plan, &limits, err) &&
+    return plan_fits(plan, &limits, err) &&
            backend->inspect(device, plan, limits, report, user, err);
 }
 

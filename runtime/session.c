@@ -137,13 +137,15 @@ static bool open_spans(struct unet_session *session, struct err *err) {
 static bool open_session(struct unet_session *session, const struct unet_session_options *options,
                          struct err *err) {
     const struct plan *plan = session->plan;
+    if (!plan_verify(plan, NULL, err)) /* what follows counts on it */
+        return false;
     struct exec_request request = {
         .plan = plan, .limits = session->device->backend->limits(session->device, plan)};
     /* the plan states blocks for all its programs; what is opened may need less, and the executor
        checks that against the device */
     struct plan_limits limits = request.limits;
     limits.max_allocation_bytes = UINT64_MAX;
-    if (!plan_verify(plan, &limits, err) || !flag_programs(session, options, err) ||
+    if (!plan_fits(plan, &limits, err) || !flag_programs(session, options, err) ||
         !open_params(session, err))
         return false;
     plan_chunks_derive(plan, session->programs, &session->chunks);
@@ -152,6 +154,12 @@ static bool open_session(struct unet_session *session, const struct unet_session
         log_print(LOG_INFO,
                   "plan of %s: a tensor is longer than a descriptor of %s may be, so "
                   "buffer addresses are used",
+                  plan->model.name, limits.device);
+    if (limits.class_ != unet_device_get_info(session->device)->limits.class_)
+        log_print(LOG_INFO,
+                  "plan of %s: its tilings for GPUs ask for more than %s allows, so those for CPUs "
+                  "are used, which are slower; unetrun devices --target FILE, then unetc --target "
+                  "FILE makes a plan for it",
                   plan->model.name, limits.device);
     session->profile = options != NULL && options->profile && !options->stepped;
     request.programs = session->programs;

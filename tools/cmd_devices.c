@@ -5,13 +5,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "common/base.h"
+#include "common/file.h"
+#include "common/plan_limits.h"
 #include "tools/cmd.h"
 
 struct devices_values {
     struct cli_common common;
-    const char *pipelines;
+    const char *pipelines, *target;
     bool json;
 };
 
@@ -19,6 +22,8 @@ static const struct cli_option devices_options[] = {
     {"pipelines", 0, CLI_TEXT, "FILE.plan", offsetof(struct devices_values, pipelines), false, NULL,
      "compile this plan's shaders for the device instead, and print what its driver tells about "
      "them: registers, spills and the like; with --json also the listings. Runs nothing"},
+    {"target", 0, CLI_TEXT, "FILE", offsetof(struct devices_values, target), false, NULL,
+     "write the limits of the device that would be used, or of --device, for unetc --target"},
     {"json", 0, CLI_FLAG, NULL, offsetof(struct devices_values, json), false, NULL,
      "print one JSON object"},
 };
@@ -40,16 +45,28 @@ static bool find_choice(const struct cli_common *common, const struct unet_devic
     return true;
 }
 
+static json_t *describe_field(const struct plan_limits *limits,
+                              const struct plan_limits_field *field) {
+    json_t *list = json_array();
+    for (uint32_t i = 0; i < field->count; i++) {
+        const uint64_t value = plan_limits_get(limits, field, i);
+        json_array_append_new(list, field->words != NULL ? json_string(field->words[value])
+                                                         : json_integer((json_int_t)value));
+    }
+    if (field->count > 1)
+        return list;
+    json_t *only = json_incref(json_array_get(list, 0));
+    json_decref(list);
+    return only;
+}
+
 static json_t *describe_limits(const struct plan_limits *limits) {
-    return json_pack("{s:I, s:I, s:i, s:i, s:i, s:[i,i,i], s:[i,i,i], s:[i,i,i]}", "binding_bytes",
-                     (json_int_t)limits->max_binding_bytes, "allocation_bytes",
-                     (json_int_t)limits->max_allocation_bytes, "shared_bytes",
-                     (int)limits->max_shared_bytes, "push_bytes", (int)limits->max_push_bytes,
-                     "group_invocations", (int)limits->max_group_invocations, "groups",
-                     (int)limits->max_groups[0], (int)limits->max_groups[1],
-                     (int)limits->max_groups[2], "group_size", (int)limits->max_group_size[0],
-                     (int)limits->max_group_size[1], (int)limits->max_group_size[2], "matrix",
-                     (int)limits->matrix_m, (int)limits->matrix_n, (int)limits->matrix_k);
+    const struct plan_limits_field *fields;
+    const size_t n_fields = plan_limits_fields(&fields);
+    json_t *object = json_object();
+    for (size_t i = 0; i < n_fields; i++)
+        json_object_set_new(object, fields[i].name, describe_field(limits, &fields[i]));
+    return object;
 }
 
 static json_t *describe_device(const struct unet_device_info *device, bool chosen) {
@@ -146,6 +163,36 @@ static void print_table(const struct unet_device_info *devices, size_t count, in
         printf("     %-9s %s\n", paths[i].name, paths[i].what);
 }
 
+static bool write_limits(const struct unet_device_info *info, const char *path, struct err *err) {
+    char device[300], driver[400], date[48];
+    struct file_writer writer;
+    if (strcmp(info->backend, "vulkan") != 0) {
+        err_set(err, ERR_USAGE, "--target: %s runs native kernels, it takes any plan", info->name);
+        return err_hint(err, "--device vulkan, or a Vulkan device's number or name");
+    }
+    const time_t now = time(NULL);
+    struct tm day;
+    if (gmtime_r(&now, &day) == NULL || strftime(date, sizeof(date), "written: %F", &day) == 0)
+        date[0] = '\0';
+    snprintf(device, sizeof(device), "device: %s", info->name);
+    snprintf(driver, sizeof(driver), "driver: %s, Vulkan %s", info->driver, info->api_version);
+    const char *const remarks[] = {"limits of a device, for unetc --target (docs/targets.md)",
+                                   device, driver, date, NULL};
+    if (!file_writer_open(&writer, path, err))
+        return false;
+    plan_limits_print(&info->limits, remarks, writer.stream);
+    return file_writer_commit(&writer, err);
+}
+
+static bool write_target(const struct cli_common *common, const char *path, struct err *err) {
+    struct unet_device *device;
+    if (!cmd_device_open(common, &device, err))
+        return false;
+    const bool good = write_limits(unet_device_get_info(device), path, err);
+    unet_device_close(device);
+    return good;
+}
+
 static bool run_devices(const void *data, struct err *err) {
     const struct devices_values *values = data;
     struct unet_device_info *devices;
@@ -153,6 +200,8 @@ static bool run_devices(const void *data, struct err *err) {
     int64_t choice;
     if (values->pipelines != NULL)
         return cmd_print_pipelines(&values->common, values->pipelines, values->json, err);
+    if (values->target != NULL)
+        return write_target(&values->common, values->target, err);
     if (!unet_device_list(&devices, &count, err))
         return false;
     bool good = find_choice(&values->common, devices, count, &choice, err);

@@ -4,6 +4,7 @@
  */
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "common/base.h"
 #include "common/file.h"
@@ -22,6 +23,7 @@ struct compile_values {
     bool diff;
     const char *explain; /* NULL: not given */
     uint64_t memory_bytes;
+    const char *target;
     const char *fit, *fit_program;
 };
 
@@ -53,6 +55,9 @@ static const struct cli_option compile_options[] = {
     {"max-allocation", 0, CLI_BYTES, "SIZE", offsetof(struct compile_values, max_allocation_bytes),
      false, NULL,
      "the most that the device allocates at once, such as 1GiB: larger blocks are split"},
+    {"target", 0, CLI_TEXT, "NAME|FILE", offsetof(struct compile_values, target), false, NULL,
+     "keep to the limits of a device: generic, lavapipe, amd, nvidia, intel, small, or a file that "
+     "unetrun devices --target wrote; with --verify, check against them; \"?\" lists them"},
     {"arena-svg", 0, CLI_TEXT, "FILE.svg", offsetof(struct compile_values, arena_svg), false, NULL,
      "draw the memory plan of a program: address against record"},
     {"graph", 0, CLI_TEXT, "FILE.dot", offsetof(struct compile_values, graph), false, NULL,
@@ -62,7 +67,7 @@ static const struct cli_option compile_options[] = {
     {"diff", 0, CLI_FLAG, NULL, offsetof(struct compile_values, diff), false, NULL,
      "compare two plans instead, A.plan and B.plan: programs, dispatches, bytes, what moved"},
     {"verify", 0, CLI_TEXT, "FILE.plan", offsetof(struct compile_values, verify), false, NULL,
-     "check a plan instead: bounds, lifetimes, barriers, limits"},
+     "check a plan instead: bounds, lifetimes, barriers; with --target also a device's limits"},
 };
 
 static const struct cli_option common_options[] = {
@@ -94,7 +99,8 @@ static bool load_plan(const char *path, struct plan **out, struct err *err) {
 static bool diff_plans(const struct compile_values *values, struct err *err) {
     const struct cli_list *operands = &values->common.operands;
     struct plan *a, *b;
-    if (operands->count != 2 || values->verify != NULL || has_compile_option(values))
+    if (operands->count != 2 || values->verify != NULL || values->target != NULL ||
+        has_compile_option(values))
         return err_set(err, ERR_USAGE, "--diff takes two plans and no other option") ||
                err_hint(err, "unetc --diff A.plan B.plan");
     if (!load_plan(operands->items[0], &a, err))
@@ -107,22 +113,37 @@ static bool diff_plans(const struct compile_values *values, struct err *err) {
     return good;
 }
 
-static bool verify_plan(const struct compile_values *values, struct err *err) {
+static void report_good(const char *path, const struct plan *plan) {
+    size_t n_records = 0;
+    for (uint32_t i = 0; i < plan->n_programs; i++)
+        n_records += plan->programs[i].n_records;
+    printf("%s: good: %u programs, %zu records, %u tensors\n", path, plan->n_programs, n_records,
+           plan->n_tensors);
+}
+
+/* With a target, how the plan would be run there. */
+static bool verify_target(const char *path, const struct plan *plan,
+                          const struct unet_target *target, struct err *err) {
+    struct plan_limits used;
+    if (!unet_target_check(plan, target, &used, err))
+        return err_prefix(err, "%s", path) ||
+               err_hint(err, "compile the model with unetc --target");
+    printf("%s: fits target %s: tilings of %s, by %s\n", path, target->name,
+           used.class_ == PLAN_CLASS_GPU ? "GPUs" : "CPUs",
+           used.access == PLAN_ACCESS_DESCRIPTOR ? "descriptors" : "addresses");
+    return true;
+}
+
+static bool verify_plan(const struct compile_values *values, const struct unet_target *target,
+                        struct err *err) {
     struct plan *plan;
     if (values->common.operands.count > 0 || has_compile_option(values))
-        return err_set(err, ERR_USAGE, "--verify stands alone: it takes no model and no options");
-    if (!plan_load(values->verify, &plan, err))
+        return err_set(err, ERR_USAGE,
+                       "--verify takes no model, and no option of a compilation but --target");
+    if (!load_plan(values->verify, &plan, err))
         return false;
-    bool good = plan_verify(plan, NULL, err);
-    if (good) {
-        size_t n_records = 0;
-        for (uint32_t i = 0; i < plan->n_programs; i++)
-            n_records += plan->programs[i].n_records;
-        printf("%s: good: %u programs, %zu records, %u tensors\n", values->verify, plan->n_programs,
-               n_records, plan->n_tensors);
-    } else {
-        err_prefix(err, "%s", values->verify);
-    }
+    report_good(values->verify, plan);
+    const bool good = target == NULL || verify_target(values->verify, plan, target, err);
     plan_free(plan);
     return good;
 }
@@ -157,7 +178,8 @@ static bool compile_plan(const struct compile_values *values,
 
 /* With --memory, set, which has room for them, gets more settings. */
 static bool compile_fitting(const struct compile_values *values, const char **set,
-                            struct unetc_pictures *pictures, struct err *err) {
+                            const struct unet_target *target, struct unetc_pictures *pictures,
+                            struct err *err) {
     const char *model = values->common.operands.items[0];
     const struct unetc_fit fit = {values->memory_bytes, values->fit, values->fit_program};
     const bool wants_table = values->explain != NULL && values->explain[0] != '\0';
@@ -170,6 +192,7 @@ static bool compile_fitting(const struct compile_values *values, const char **se
         .disable = values->disable,
         .place = values->place,
         .max_allocation_bytes = values->max_allocation_bytes,
+        .target = target,
         .diagnostics = stderr,
         .explain = values->explain != NULL && !wants_table ? stdout : NULL,
         .graph = pictures->graph,
@@ -186,7 +209,8 @@ static bool compile_fitting(const struct compile_values *values, const char **se
     return compile_plan(values, &options, pictures, err);
 }
 
-static bool compile_model(const struct compile_values *values, struct err *err) {
+static bool compile_model(const struct compile_values *values, const struct unet_target *target,
+                          struct err *err) {
     struct unetc_pictures pictures;
     if (!unetc_pictures_open(&pictures, values->program, values->arena_svg, values->graph, err))
         return false;
@@ -194,10 +218,16 @@ static bool compile_model(const struct compile_values *values, struct err *err) 
     bool good = set != NULL || err_set(err, ERR_IO, "out of memory");
     for (size_t i = 0; good && i < values->set.count; i++)
         set[i] = values->set.items[i];
-    good = good && compile_fitting(values, set, &pictures, err);
+    good = good && compile_fitting(values, set, target, &pictures, err);
     free(set);
     unetc_pictures_close(&pictures);
     return good;
+}
+
+static bool list_targets(void) {
+    for (const char *const *name = unet_target_names(); *name != NULL; name++)
+        printf("%s\n", *name);
+    return true;
 }
 
 static bool run_compile(const void *data, struct err *err) {
@@ -205,13 +235,19 @@ static bool run_compile(const void *data, struct err *err) {
     const struct cli_list *operands = &values->common.operands;
     if (values->diff)
         return diff_plans(values, err);
+    if (values->target != NULL && strcmp(values->target, "?") == 0)
+        return list_targets();
+    struct unet_target found;
+    const struct unet_target *target = values->target != NULL ? &found : NULL;
+    if (target != NULL && !unet_target_find(values->target, stderr, &found, err))
+        return false;
     if (values->verify != NULL)
-        return verify_plan(values, err);
+        return verify_plan(values, target, err);
     if (operands->count == 0)
         return err_set(err, ERR_USAGE, "missing MODEL.yaml");
     if (operands->count > 1)
         return err_set(err, ERR_USAGE, "unexpected \"%s\"", operands->items[1]);
-    return compile_model(values, err);
+    return compile_model(values, target, err);
 }
 
 static const struct cli_command compile_command = {

@@ -197,31 +197,15 @@ uint32_t gpu_device_validation_count(const struct unet_device *base) {
     return atomic_load(&device->instance.messages);
 }
 
-static uint64_t largest_binding(const struct plan *plan) {
-    uint64_t largest = 0;
-    for (uint32_t i = 0; i < plan->n_programs; i++) {
-        for (uint32_t j = 0; j < plan->programs[i].n_records; j++) {
-            const struct plan_record *record = &plan->programs[i].records[j];
-            for (uint32_t k = 0; k < kernel_table[record->kernel].n_bindings; k++)
-                largest = MAX(largest, plan->tensors[record->tensors[k]].size_bytes);
-        }
-    }
-    return largest;
-}
-
+/* With UNET_ACCESS or UNET_TILING both are as they are told to be. */
 struct plan_limits gpu_device_limits(const struct unet_device *base, const struct plan *plan) {
     const struct gpu_device *device = (const struct gpu_device *)base;
     struct plan_limits limits = device->base.info.limits;
     limits.device = device->base.info.name;
-    /* The address path's shaders of CPU devices are long and made for Mesa: other compilers take
-       minutes and gigabytes. */
-    const bool is_foreign_cpu =
-        limits.class_ == PLAN_CLASS_CPU && device->facts.driver_id != VK_DRIVER_ID_MESA_LLVMPIPE;
-    if (limits.access == PLAN_ACCESS_ADDRESS || device->facts.access_is_forced ||
-        !device->facts.has_addresses || is_foreign_cpu)
-        return limits;
-    if (largest_binding(plan) > limits.max_binding_bytes)
-        limits.access = PLAN_ACCESS_ADDRESS; /* it reaches what no descriptor covers */
+    const struct plan_limits chosen = plan_limits_choose(plan, limits);
+    limits.access = chosen.access;
+    if (!device->facts.tiling_is_forced)
+        limits.class_ = chosen.class_;
     return limits;
 }
 

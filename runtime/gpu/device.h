@@ -17,7 +17,7 @@ struct gpu_facts {
     uint32_t queue_family;
     uint32_t timestamp_bits; /* of the queue; 0: no time stamps */
     bool has_addresses;      /* buffer device addresses: feature there */
-    bool access_is_forced;   /* by UNET_ACCESS */
+    bool tiling_is_forced;   /* by UNET_TILING */
     bool has_memory_budget;  /* VK_EXT_memory_budget */
     bool has_executables;    /* VK_KHR_pipeline_executable_properties: feature there */
     bool has_matrices;       /* VK_KHR_cooperative_matrix in a size that shaders can use */

@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/plan_limits.h"
 #include "runtime/gpu/cooperative_matrix.h"
 #include "runtime/gpu/known_bad.h"
 
@@ -277,6 +278,11 @@ static enum plan_access prefer_access(const struct properties *p, const struct g
 
 static bool choose_access(const struct properties *p, struct gpu_facts *facts,
                           struct unet_device_info *info, struct err *err) {
+    /* The address path's shaders of CPU devices are long and made for Mesa: other compilers take
+       minutes and gigabytes. */
+    info->limits.has_addresses =
+        facts->has_addresses && (facts->type != VK_PHYSICAL_DEVICE_TYPE_CPU ||
+                                 facts->driver_id == VK_DRIVER_ID_MESA_LLVMPIPE);
     info->limits.access = prefer_access(p, facts, info);
     const char *forced = getenv("UNET_ACCESS");
     if (forced == NULL || forced[0] == '\0')
@@ -292,14 +298,13 @@ static bool choose_access(const struct properties *p, struct gpu_facts *facts,
         err_set(err, ERR_USAGE, "UNET_ACCESS=%s: no such access path", forced);
         return err_hint(err, "UNET_ACCESS is descriptor or address, or not set");
     }
-    facts->access_is_forced = true;
+    info->limits.has_addresses = false; /* nothing else */
     append(info->choice, sizeof(info->choice), "overridden by UNET_ACCESS=%s", forced);
     return true;
 }
 
 /* GPUs get the tilings of GPUs; UNET_TILING tries the others, for tests and comparisons. */
-static bool choose_tiling(const struct gpu_facts *facts, struct unet_device_info *info,
-                          struct err *err) {
+static bool choose_tiling(struct gpu_facts *facts, struct unet_device_info *info, struct err *err) {
     const char *forced = getenv("UNET_TILING");
     const bool is_cpu = facts->type == VK_PHYSICAL_DEVICE_TYPE_CPU;
     info->limits.class_ = is_cpu ? PLAN_CLASS_CPU : PLAN_CLASS_GPU;
@@ -309,6 +314,7 @@ static bool choose_tiling(const struct gpu_facts *facts, struct unet_device_info
         err_set(err, ERR_USAGE, "UNET_TILING=%s: no such tilings", forced);
         return err_hint(err, "UNET_TILING is gpu or cpu, or not set");
     }
+    facts->tiling_is_forced = true;
     info->limits.class_ = strcmp(forced, "gpu") == 0 ? PLAN_CLASS_GPU : PLAN_CLASS_CPU;
     append(info->choice, sizeof(info->choice), "overridden by UNET_TILING=%s", forced);
     return true;
@@ -363,6 +369,8 @@ bool gpu_facts_query(const struct gpu_instance *instance, VkPhysicalDevice physi
     info->limits.subgroup_size = p.v11.subgroupSize;
     query_extensions(instance, physical, facts, info);
     fill_limits(&p, facts, info);
+    if (!plan_limits_lower("UNET_LIMITS", getenv("UNET_LIMITS"), &info->limits, err))
+        return false;
     check_requirements(&p, has_queue, info);
     if (!choose_access(&p, facts, info, err) || !choose_tiling(facts, info, err))
         return false;

@@ -32,6 +32,8 @@ def set_up(lab):
         "layers:\n", 'layers:\n  - conv: {name: first, channels: "${width}"}\n  - relu\n').replace(
             "tile: 24", "tile: 34").encode())
     lab.write("binary.yaml", b"model: x\0y")
+    lab.write("wrong-limits.yaml", b"# typed by hand\nshard_bytes: 16384\ngroups: [4, 4]\n")
+    lab.write("narrow.yaml", b"name: Narrow\nshared_bytes: 16384\nbinding_bytes: 1000\n")
 
 
 # name, command, and "changes" where a failing command may leave files
@@ -54,6 +56,13 @@ GOLDEN = [
     ("unetc-max-allocation-tiny", "unetc tiny.yaml --max-allocation 100"),
     ("unetc-max-allocation-tensor", "unetc tiny.yaml -o x.plan --max-allocation 1KiB"),
     ("unetc-max-allocation-verify", "unetc --verify tiny.plan --max-allocation 1GiB"),
+    ("unetc-target-list", "unetc --target ?"),
+    ("unetc-target-none", "unetc tiny.yaml -o x.plan --target toaster"),
+    ("unetc-target-mistakes", "unetc tiny.yaml -o x.plan --target wrong-limits.yaml"),
+    ("unetc-target-tensor", "unetc tiny.yaml -o x.plan --target narrow.yaml"),
+    ("unetc-target-verify", "unetc --verify tiny.plan --target small"),
+    ("unetc-target-verify-refused", "unetc --verify tiny.plan --target narrow.yaml"),
+    ("unetc-target-diff", "unetc --diff tiny.plan tiny.plan --target small"),
     ("unetc-unknown-option", "unetc tiny.yaml --explian"),
     ("unetc-short-option", "unetc tiny.yaml -x"),
     ("unetc-output-unwritable", "unetc tiny.yaml -o nowhere/tiny.plan"),

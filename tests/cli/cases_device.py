@@ -102,6 +102,7 @@ GOLDEN = [
     ("devices-unknown-name", "unetrun devices --device no-such-device"),
     ("devices-pipelines-cpu", "unetrun devices --pipelines tiny.plan --device cpu"),
     ("devices-pipelines-missing", "unetrun devices --pipelines none.plan"),
+    ("devices-target-cpu", "unetrun devices --target x.yaml --device cpu"),
     ("devices-unknown-number", "unetrun bench tiny.plan --device 99"),
     ("devices-threads-none", "unetrun bench tiny.plan --device cpu --threads 0"),
     ("devices-threads-many", "unetrun bench tiny.plan --device cpu --threads 1000"),
@@ -653,6 +654,26 @@ def check_pipelines(lab):
     assert kinds[0][0] in lab.good("unetrun devices --pipelines tiny.plan")
 
 
+def check_target(lab):
+    """The limits that are written are those that are listed, and a plan can be made for them."""
+    chosen = chosen_device(lab)
+    if chosen["backend"] != "vulkan":
+        return
+    lab.good("unetrun devices --target limits.yaml")
+    text = lab.read("limits.yaml").decode()
+    assert text.startswith("# limits of a device") and chosen["driver"] in text, text
+    for name, value in chosen["limits"].items():
+        written = re.search(r"^%s: ([^#\n]*) #" % name, text, re.MULTILINE).group(1)
+        assert written == str(value), (name, written, value)
+    lab.good("unetc tiny.yaml -o own.plan -q --target limits.yaml")
+    fits = lab.good("unetc --verify own.plan --target limits.yaml")
+    assert "fits target %s" % chosen["name"] in fits, fits
+    code, _, err = lab.run("unetrun devices --target nowhere/limits.yaml")
+    assert code == 4 and "nowhere/limits.yaml" in err, err
+    code, _, err = lab.run("unetrun devices", UNET_LIMITS="shared=3")
+    assert code == 2 and "UNET_LIMITS" in err, err
+
+
 def chosen_device(lab):
     devices = json.loads(lab.good("unetrun devices --json"))
     return devices["devices"][devices["chosen"]]
@@ -827,5 +848,5 @@ CHECKS = [check_metrics, check_training_repeats, check_resume, check_accumulated
           check_divergence_keeps_checkpoint, check_infer_outputs, check_tiles_equal_whole,
           check_tta, check_probability_picture, check_instances, check_overlays, check_eval,
           check_eval_metrics, check_bench, check_selftest, check_precision, check_tune, check_cpu_device,
-          check_pipelines, check_peak, check_ceiling_holds, check_profile, check_trace,
+          check_pipelines, check_target, check_peak, check_ceiling_holds, check_profile, check_trace,
           check_example_inspect_plan, check_example_segment, check_example_train_arrays]

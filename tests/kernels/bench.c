@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include "common/rng.h"
+#include "compiler/compiler.h"
 #include "compiler/emit.h"
 #include "compiler/lower.h"
 #include "compiler/passes.h"
@@ -504,6 +505,17 @@ static uint32_t *methods_of(const struct plan *plan, enum plan_method_kind kind,
     return methods;
 }
 
+/* The target that the environment names; NULL: none. */
+static const struct plan_limits *target_limits(void) {
+    static struct unet_target target;
+    struct err err = {0};
+    const char *name = getenv("UNET_TEST_TARGET");
+    if (name != NULL && !unet_target_find(name, stderr, &target, &err)) {
+        fail_msg("UNET_TEST_TARGET: %s", err.text);
+    }
+    return name != NULL ? &target.limits : NULL;
+}
+
 void bench_run(struct bench *bench, struct unet_device *device) {
     struct err err = {0};
     fill(bench);
@@ -511,7 +523,8 @@ void bench_run(struct bench *bench, struct unet_device *device) {
         fail_msg("%s", err.text);
     }
     const struct graph *graph = &bench->graph;
-    const struct memory_options memory = {.method_bytes = bench->method_bytes};
+    const struct memory_options memory = {.method_bytes = bench->method_bytes,
+                                          .target = target_limits()};
     struct plan *plan =
         emit_plan(&graph, 1, bench->params.items, bench->params.count, bench->optimiser, &memory);
     plan->model.optimiser = bench->optimiser;

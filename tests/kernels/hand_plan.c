@@ -114,7 +114,8 @@ struct plan_record *hand_plan_record(struct plan *plan, struct plan_program *pro
     for (int class_ = 0; class_ < PLAN_CLASS_COUNT; class_++) {
         struct tile tile;
         struct plan_dispatch *dispatch = &record->dispatch[class_];
-        tile_choose(kernel, record->params, (enum plan_class)class_, PLAN_METHOD_DIRECT, &tile);
+        tile_choose(kernel, record->params, (enum plan_class)class_, NULL, PLAN_METHOD_DIRECT,
+                    &tile);
         dispatch->shader = find_shader(plan, tile.variant);
         dispatch->n_spec = tile.n_spec;
         memcpy(dispatch->spec, tile.spec, sizeof(dispatch->spec));
