@@ -26,6 +26,10 @@ size_t unet_fast_paths(const struct unet_fast_path **paths_out) {
     return ARRAY_LEN(paths);
 }
 
+bool unet_fast_path_is_off(const struct unet_device *device, size_t number) {
+    return (device->disabled >> number & 1u) != 0;
+}
+
 static bool fail_name(const char *source, const char *name, size_t length, struct err *err) {
     char list[160] = "";
     for (size_t i = 0; i < ARRAY_LEN(paths); i++) {

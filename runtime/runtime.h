@@ -17,6 +17,18 @@
 
 struct unet_device;
 
+/* A line of the contract (docs/porting.md): what a Vulkan device must offer, or may. */
+struct unet_contract_line {
+    bool is_required;
+    bool good;          /* required: enough of it is there; optional: it will be used */
+    const char *name;   /* "push constants" */
+    const char *brings; /* why it is required, or what it brings; may be empty */
+    char required[32];  /* "128 bytes"; empty for optional lines */
+    char here[48];      /* what the device offers: "256 bytes" */
+    char use[200];      /* optional: how it will be used, or why not */
+};
+#define UNET_CONTRACT_LINES 24
+
 struct unet_device_info {
     uint32_t index;
     uint32_t rank;             /* lower is preferred: discrete, integrated, virtual GPU, native CPU;
@@ -34,6 +46,8 @@ struct unet_device_info {
     struct plan_limits limits; /* class_ and access as they will be used */
     uint64_t memory_bytes;     /* of the largest device-local heap */
     float timestamp_period_ns; /* 0: no timestamps */
+    size_t n_contract;         /* 0 for the CPU, of which nothing is required */
+    struct unet_contract_line contract[UNET_CONTRACT_LINES];
 };
 
 /* All devices present, also those that cannot be used: Vulkan devices, then the CPU itself, which
@@ -57,6 +71,8 @@ struct unet_fast_path {
     const char *name, *what; /* "winograd"; for people */
 };
 size_t unet_fast_paths(const struct unet_fast_path **paths_out);
+/* Whether the path of that number is switched off on an open device. */
+bool unet_fast_path_is_off(const struct unet_device *device, size_t number);
 
 /* options: NULL for the defaults. */
 bool unet_device_open(const struct unet_device_options *options, struct unet_device **out,

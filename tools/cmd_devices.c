@@ -28,11 +28,16 @@ static const struct cli_option devices_options[] = {
      "print one JSON object"},
 };
 
-/* The index of the device that would be opened, or -1 when none can be used. */
+/* The device that would be opened. */
+struct choice {
+    int64_t index; /* -1: none can be used */
+    uint32_t off;  /* fast paths that are switched off on it, a bit each */
+};
+
 static bool find_choice(const struct cli_common *common, const struct unet_device_info *devices,
-                        size_t count, int64_t *choice_out, struct err *err) {
+                        size_t count, struct choice *choice, struct err *err) {
     bool any = common->device != NULL;
-    *choice_out = -1;
+    *choice = (struct choice){.index = -1};
     for (size_t i = 0; i < count; i++)
         any = any || devices[i].usable;
     if (!any)
@@ -40,7 +45,11 @@ static bool find_choice(const struct cli_common *common, const struct unet_devic
     struct unet_device *device;
     if (!cmd_device_open(common, &device, err))
         return false;
-    *choice_out = unet_device_get_info(device)->index;
+    const struct unet_fast_path *paths;
+    const size_t n_paths = unet_fast_paths(&paths);
+    choice->index = unet_device_get_info(device)->index;
+    for (size_t i = 0; i < n_paths; i++)
+        choice->off |= (uint32_t)unet_fast_path_is_off(device, i) << i;
     unet_device_close(device);
     return true;
 }
@@ -69,6 +78,21 @@ static json_t *describe_limits(const struct plan_limits *limits) {
     return object;
 }
 
+static json_t *describe_contract(const struct unet_device_info *device) {
+    json_t *list = json_array();
+    for (size_t i = 0; i < device->n_contract; i++) {
+        const struct unet_contract_line *line = &device->contract[i];
+        json_t *object =
+            json_pack("{s:s, s:b, s:s, s:b, s:s}", "name", line->name, "required",
+                      (int)line->is_required, "here", line->here,
+                      line->is_required ? "met" : "used", (int)line->good, "brings", line->brings);
+        json_object_set_new(object, line->is_required ? "needed" : "use",
+                            json_string(line->is_required ? line->required : line->use));
+        json_array_append_new(list, object);
+    }
+    return list;
+}
+
 static json_t *describe_device(const struct unet_device_info *device, bool chosen) {
     json_t *object = json_pack(
         "{s:i, s:s, s:s, s:s, s:s, s:b, s:b, s:I, s:f, s:o}", "index", (int)device->index,
@@ -79,6 +103,7 @@ static json_t *describe_device(const struct unet_device_info *device, bool chose
     if (object == NULL)
         return NULL;
     json_object_set_new(object, "uuid", json_string(device->uuid));
+    json_object_set_new(object, "contract", describe_contract(device));
     json_object_set_new(object, "known_bad", json_string(device->known_bad));
     if (device->usable) {
         json_object_set_new(object, "class", json_string(cmd_class_name(device->limits.class_)));
@@ -90,21 +115,25 @@ static json_t *describe_device(const struct unet_device_info *device, bool chose
     return object;
 }
 
-static bool print_json(const struct unet_device_info *devices, size_t count, int64_t choice,
-                       struct err *err) {
+static bool print_json(const struct unet_device_info *devices, size_t count,
+                       const struct choice *choice, struct err *err) {
     json_t *list = json_array();
     for (size_t i = 0; i < count; i++)
-        json_array_append_new(list,
-                              describe_device(&devices[i], (int64_t)devices[i].index == choice));
+        json_array_append_new(
+            list, describe_device(&devices[i], (int64_t)devices[i].index == choice->index));
     const struct unet_fast_path *paths;
     const size_t n_paths = unet_fast_paths(&paths);
-    json_t *names = json_array();
-    for (size_t i = 0; i < n_paths; i++)
+    json_t *names = json_array(), *off = json_array();
+    for (size_t i = 0; i < n_paths; i++) {
         json_array_append_new(names, json_string(paths[i].name));
-    return cmd_print_json(json_pack("{s:o, s:o, s:o}", "devices", list, "chosen",
-                                    choice >= 0 ? json_integer((json_int_t)choice) : json_null(),
-                                    "fast_paths", names),
-                          err);
+        if (choice->off >> i & 1u)
+            json_array_append_new(off, json_string(paths[i].name));
+    }
+    return cmd_print_json(
+        json_pack("{s:o, s:o, s:o, s:o}", "devices", list, "chosen",
+                  choice->index >= 0 ? json_integer((json_int_t)choice->index) : json_null(),
+                  "fast_paths", names, "disabled", off),
+        err);
 }
 
 static void print_limits(const struct plan_limits *limits) {
@@ -113,6 +142,25 @@ static void print_limits(const struct plan_limits *limits) {
            limits->max_groups[0], limits->max_groups[1], limits->max_groups[2],
            limits->max_group_invocations, limits->max_group_size[0], limits->max_group_size[1],
            limits->max_group_size[2], cmd_format_bytes(limits->max_shared_bytes, a, sizeof(a)));
+}
+
+/* Every required line against the device, then what it may offer and what becomes of it. */
+static void print_contract(const struct unet_device_info *device) {
+    bool was_required = false;
+    for (size_t i = 0; i < device->n_contract; i++) {
+        const struct unet_contract_line *line = &device->contract[i];
+        if (line->is_required && !was_required)
+            printf("     contract                         here              needed\n");
+        if (!line->is_required && was_required)
+            printf("     optional                         here              use\n");
+        was_required = line->is_required;
+        if (line->is_required)
+            printf("       %-30s %-17s %-17s %s\n", line->name, line->here, line->required,
+                   line->good ? "ok" : "MISSING");
+        else
+            printf("       %-30s %-17s %s\n%56s(%s)\n", line->name, line->here, line->use, "",
+                   line->brings);
+    }
 }
 
 /* Limits are those of drivers: the CPU itself has none but its memory. */
@@ -149,18 +197,21 @@ static void print_device(const struct unet_device_info *device, bool chosen) {
         printf("     use       %s\n", device->choice);
     else
         printf("     unusable  %s\n", device->missing);
+    print_contract(device);
 }
 
-static void print_table(const struct unet_device_info *devices, size_t count, int64_t choice) {
+static void print_table(const struct unet_device_info *devices, size_t count,
+                        const struct choice *choice) {
     for (size_t i = 0; i < count; i++)
-        print_device(&devices[i], (int64_t)devices[i].index == choice);
-    if (choice < 0)
+        print_device(&devices[i], (int64_t)devices[i].index == choice->index);
+    if (choice->index < 0)
         printf("none of these devices can be used\n");
     const struct unet_fast_path *paths;
     const size_t n_paths = unet_fast_paths(&paths);
     printf("fast paths, each off with --disable NAME\n");
     for (size_t i = 0; i < n_paths; i++)
-        printf("     %-9s %s\n", paths[i].name, paths[i].what);
+        printf("     %-9s %s%s\n", paths[i].name, choice->off >> i & 1u ? "(off here) " : "",
+               paths[i].what);
 }
 
 static bool write_limits(const struct unet_device_info *info, const char *path, struct err *err) {
@@ -197,7 +248,7 @@ static bool run_devices(const void *data, struct err *err) {
     const struct devices_values *values = data;
     struct unet_device_info *devices;
     size_t count;
-    int64_t choice;
+    struct choice choice;
     if (values->pipelines != NULL)
         return cmd_print_pipelines(&values->common, values->pipelines, values->json, err);
     if (values->target != NULL)
@@ -206,9 +257,9 @@ static bool run_devices(const void *data, struct err *err) {
         return false;
     bool good = find_choice(&values->common, devices, count, &choice, err);
     if (good && values->json)
-        good = print_json(devices, count, choice, err);
+        good = print_json(devices, count, &choice, err);
     else if (good)
-        print_table(devices, count, choice);
+        print_table(devices, count, &choice);
     free(devices);
     return good;
 }

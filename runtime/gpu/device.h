@@ -14,6 +14,9 @@ struct gpu_facts {
     VkDriverId driver_id;
     uint32_t vendor_id, device_id, driver_version;
     uint8_t device_uuid[VK_UUID_SIZE], driver_uuid[VK_UUID_SIZE], cache_uuid[VK_UUID_SIZE];
+    uint32_t api_version, storage_buffers;
+    uint64_t storage_alignment; /* bytes */
+    uint32_t n_queues;          /* that compute, of the family chosen */
     uint32_t queue_family;
     uint32_t timestamp_bits; /* of the queue; 0: no time stamps */
     bool has_addresses;      /* buffer device addresses: feature there */
@@ -21,6 +24,7 @@ struct gpu_facts {
     bool has_memory_budget;  /* VK_EXT_memory_budget */
     bool has_executables;    /* VK_KHR_pipeline_executable_properties: feature there */
     bool has_matrices;       /* VK_KHR_cooperative_matrix in a size that shaders can use */
+    char matrix_reason[200]; /* why not */
     bool has_portability;    /* VK_KHR_portability_subset: must be enabled when there */
     VkPhysicalDeviceMemoryProperties memory;
 };

@@ -1,6 +1,5 @@
 /*
- * facts.c: requirements and choices. Required is Vulkan 1.2, a compute queue and what the kernel
- * contract fixes (bindings per record, push constants, alignment of tensors).
+ * facts.c: what a device is, and choices. What is required of it is in contract.c.
  *
  * Access path: measured on convolution kernels, address arithmetic costs 1.4 to 1.7 times the
  * throughput on AMD and 2.3 to 2.9 times the cycles on Intel, nothing on NVIDIA; Mesa's CPU driver
@@ -16,6 +15,7 @@
 #include <string.h>
 
 #include "common/plan_limits.h"
+#include "runtime/gpu/contract.h"
 #include "runtime/gpu/cooperative_matrix.h"
 #include "runtime/gpu/known_bad.h"
 
@@ -106,12 +106,15 @@ static void choose_matrices(const VkCooperativeMatrixPropertiesKHR *sizes, uint3
 }
 
 /* Not asked for where even asking is known to fail. */
-static bool matrices_are_bad(const struct gpu_facts *facts, struct unet_device_info *info) {
+static bool matrices_are_bad(struct gpu_facts *facts, struct unet_device_info *info) {
     const struct gpu_known_bad *row =
         gpu_known_bad_find(PLAN_METHOD_MATRIX, facts->driver_id, info->name, facts->driver_version);
-    if (row != NULL)
+    if (row != NULL) {
+        snprintf(facts->matrix_reason, sizeof(facts->matrix_reason), "off: %s (%s)", row->reason,
+                 row->reference);
         append(info->known_bad, sizeof(info->known_bad), "%s: %s (%s)", plan_method_name(row->path),
                row->reason, row->reference);
+    }
     return row != NULL;
 }
 
@@ -130,9 +133,17 @@ static void query_matrices(const struct gpu_instance *instance, VkPhysicalDevice
     PFN_vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR get_sizes =
         (PFN_vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR)vkGetInstanceProcAddr(
             instance->handle, "vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR");
-    if (matrices.cooperativeMatrix != VK_TRUE || v12.shaderFloat16 != VK_TRUE ||
-        v12.vulkanMemoryModel != VK_TRUE || limits->subgroup_size < LEAST_SUBGROUP ||
-        get_sizes == NULL)
+    const char *lack = matrices.cooperativeMatrix != VK_TRUE || get_sizes == NULL
+                           ? "the feature cooperativeMatrix is off"
+                       : v12.shaderFloat16 != VK_TRUE           ? "no shaderFloat16"
+                       : v12.vulkanMemoryModel != VK_TRUE       ? "no vulkanMemoryModel"
+                       : limits->subgroup_size < LEAST_SUBGROUP ? "subgroups of less than 8"
+                                                                : NULL;
+    snprintf(facts->matrix_reason, sizeof(facts->matrix_reason), "not used: %s",
+             lack != NULL ? lack
+                          : "none multiplies half precision and adds up in single, for subgroups, "
+                            "in sizes that divide 16");
+    if (lack != NULL)
         return;
     uint32_t count = 0;
     if (get_sizes(physical, &count, NULL) != VK_SUCCESS || count == 0)
@@ -169,8 +180,8 @@ static void query_extensions(const struct gpu_instance *instance, VkPhysicalDevi
     free(extensions);
 }
 
-/* The first family that computes; false when there is none. */
-static bool query_queue(VkPhysicalDevice physical, struct gpu_facts *facts) {
+/* The first family that computes. */
+static void query_queue(VkPhysicalDevice physical, struct gpu_facts *facts) {
     VkQueueFamilyProperties families[16];
     uint32_t count = ARRAY_LEN(families);
     vkGetPhysicalDeviceQueueFamilyProperties(physical, &count, families);
@@ -178,10 +189,10 @@ static bool query_queue(VkPhysicalDevice physical, struct gpu_facts *facts) {
         if (families[i].queueCount > 0 && families[i].queueFlags & VK_QUEUE_COMPUTE_BIT) {
             facts->queue_family = i;
             facts->timestamp_bits = families[i].timestampValidBits;
-            return true;
+            facts->n_queues = families[i].queueCount;
+            return;
         }
     }
-    return false;
 }
 
 static void fill_limits(const struct properties *p, const struct gpu_facts *facts,
@@ -209,28 +220,6 @@ static void fill_limits(const struct properties *p, const struct gpu_facts *fact
     if (p->maintenance4.maxBufferSize > 0)
         limits->max_allocation_bytes =
             MIN(limits->max_allocation_bytes, p->maintenance4.maxBufferSize);
-}
-
-static void check_requirements(const struct properties *p, bool has_queue,
-                               struct unet_device_info *info) {
-    const VkPhysicalDeviceLimits *l = &p->base.properties.limits;
-    const uint32_t version = p->base.properties.apiVersion;
-    char *missing = info->missing;
-    const size_t size = sizeof(info->missing);
-    if (version < VK_API_VERSION_1_2)
-        append(missing, size, "Vulkan 1.2 (the driver offers %u.%u)", VK_API_VERSION_MAJOR(version),
-               VK_API_VERSION_MINOR(version));
-    if (!has_queue)
-        append(missing, size, "a queue that computes");
-    if (l->maxPerStageDescriptorStorageBuffers < KERNEL_MAX_BINDINGS)
-        append(missing, size, "%d storage buffers in a shader (the device allows %u)",
-               KERNEL_MAX_BINDINGS, l->maxPerStageDescriptorStorageBuffers);
-    if (l->minStorageBufferOffsetAlignment > PLAN_ALIGNMENT)
-        append(missing, size, "storage buffers at multiples of %u bytes (the device wants %llu)",
-               PLAN_ALIGNMENT, (unsigned long long)l->minStorageBufferOffsetAlignment);
-    if (l->maxPushConstantsSize < 128)
-        append(missing, size, "128 bytes of push constants (the device allows %u)",
-               l->maxPushConstantsSize);
 }
 
 /* The first number of a version such as "Mesa 22.3.6 (LLVM 15.0.6)"; 0 when it is not Mesa's. */
@@ -344,7 +333,11 @@ bool gpu_facts_query(const struct gpu_instance *instance, VkPhysicalDevice physi
                                 .driver_id = p.v12.driverID,
                                 .vendor_id = base->vendorID,
                                 .device_id = base->deviceID,
-                                .driver_version = base->driverVersion};
+                                .driver_version = base->driverVersion,
+                                .api_version = base->apiVersion,
+                                .storage_buffers = base->limits.maxPerStageDescriptorStorageBuffers,
+                                .storage_alignment = base->limits.minStorageBufferOffsetAlignment,
+                                .matrix_reason = "not there: no VK_KHR_cooperative_matrix"};
     memcpy(facts->device_uuid, p.v11.deviceUUID, VK_UUID_SIZE);
     memcpy(facts->driver_uuid, p.v11.driverUUID, VK_UUID_SIZE);
     memcpy(facts->cache_uuid, base->pipelineCacheUUID, VK_UUID_SIZE);
@@ -362,7 +355,7 @@ bool gpu_facts_query(const struct gpu_instance *instance, VkPhysicalDevice physi
     snprintf(info->api_version, sizeof(info->api_version), "%u.%u.%u",
              VK_API_VERSION_MAJOR(base->apiVersion), VK_API_VERSION_MINOR(base->apiVersion),
              VK_API_VERSION_PATCH(base->apiVersion));
-    const bool has_queue = query_queue(physical, facts);
+    query_queue(physical, facts);
     info->timestamp_period_ns = facts->timestamp_bits > 0 ? base->limits.timestampPeriod : 0.0f;
     for (size_t i = 0; i < VK_UUID_SIZE; i++)
         snprintf(info->uuid + 2 * i, 3, "%02x", facts->device_uuid[i]);
@@ -371,9 +364,9 @@ bool gpu_facts_query(const struct gpu_instance *instance, VkPhysicalDevice physi
     fill_limits(&p, facts, info);
     if (!plan_limits_lower("UNET_LIMITS", getenv("UNET_LIMITS"), &info->limits, err))
         return false;
-    check_requirements(&p, has_queue, info);
     if (!choose_access(&p, facts, info, err) || !choose_tiling(facts, info, err))
         return false;
+    gpu_contract_fill(facts, info);
     info->usable = info->missing[0] == '\0';
     return true;
 }

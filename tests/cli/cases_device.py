@@ -674,6 +674,30 @@ def check_target(lab):
     assert code == 2 and "UNET_LIMITS" in err, err
 
 
+def check_contract(lab):
+    """Every line of the contract is printed; a device is usable exactly when all required ones are
+    met; one held to less is refused by the same words."""
+    listed = json.loads(lab.good("unetrun devices --json"))["devices"]
+    text = lab.good("unetrun devices")
+    for device in listed:
+        assert device["usable"] == all(line["met"] for line in device["contract"]
+                                       if line["required"]), device
+        assert (device["backend"] == "vulkan") == bool(device["contract"]), device
+        for line in device["contract"]:
+            words = ["needed"] if line["required"] else ["use", "brings"]
+            assert all(line[word] in text for word in ["name", "here"] + words), line
+    if listed[0]["backend"] != "vulkan":
+        return
+    small = {"UNET_LIMITS": "shared_bytes=8192,group_invocations=64"}
+    device = json.loads(lab.good("unetrun devices --json --device cpu", **small))["devices"][0]
+    missing = [line["name"] for line in device["contract"] if line["required"] and not line["met"]]
+    assert missing == ["shared memory of a workgroup", "invocations of a workgroup"], missing
+    assert not device["usable"] and all(name in device["missing"] for name in missing), device
+    assert lab.good("unetrun devices --device cpu", **small).count("MISSING") >= 2
+    code, _, err = lab.run("unetrun bench tiny.plan --device vulkan", **small)
+    assert code == 3 and "shared memory of a workgroup: 16 KiB needed, 8 KiB here" in err, err
+
+
 def chosen_device(lab):
     devices = json.loads(lab.good("unetrun devices --json"))
     return devices["devices"][devices["chosen"]]
@@ -848,5 +872,5 @@ CHECKS = [check_metrics, check_training_repeats, check_resume, check_accumulated
           check_divergence_keeps_checkpoint, check_infer_outputs, check_tiles_equal_whole,
           check_tta, check_probability_picture, check_instances, check_overlays, check_eval,
           check_eval_metrics, check_bench, check_selftest, check_precision, check_tune, check_cpu_device,
-          check_pipelines, check_target, check_peak, check_ceiling_holds, check_profile, check_trace,
+          check_pipelines, check_target, check_contract, check_peak, check_ceiling_holds, check_profile, check_trace,
           check_example_inspect_plan, check_example_segment, check_example_train_arrays]
