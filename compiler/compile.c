@@ -141,15 +141,18 @@ static void set_model(struct plan_model *out, const struct model *model, struct 
 
 /* No tensor is larger than the chunk that it was to fit into. */
 static bool check_chunks(const struct compilation *c, struct err *err) {
+    const struct unet_target *target = c->options->target;
     for (uint32_t i = 0; c->memory.max_chunk_bytes > 0 && i < c->plan->n_tensors; i++) {
         const struct plan_tensor *tensor = &c->plan->tensors[i];
         if (align_up(tensor->size_bytes, PLAN_ALIGNMENT) <= c->memory.max_chunk_bytes) {
             continue;
         }
-        err_set(
-            err, ERR_INPUT,
-            "%s: tensor %s of %" PRIu64 " bytes is larger than an allocation of %" PRIu64 " bytes",
-            c->model->settings.source, tensor->name, tensor->size_bytes, c->memory.max_chunk_bytes);
+        err_set(err, ERR_INPUT,
+                "%s: tensor %s of %" PRIu64 " bytes is larger than an allocation of %" PRIu64
+                " bytes%s%s",
+                c->model->settings.source, tensor->name, tensor->size_bytes,
+                c->memory.max_chunk_bytes, target ? ", for target " : "",
+                target ? target->name : "");
         return err_hint(err, "a smaller tile, batch or width makes smaller tensors");
     }
     return true;

@@ -256,6 +256,11 @@ const struct unet_device_info *unet_device_get_info(const struct unet_device *de
     return &device->info;
 }
 
+struct plan_limits unet_device_plan_limits(const struct unet_device *device,
+                                           const struct plan *plan) {
+    return device->backend->limits(device, plan);
+}
+
 bool unet_plan_inspect(struct unet_device *device, const struct plan *plan,
                        unet_pipeline_report *report, void *user, struct err *err) {
     const struct exec_backend *backend = device->backend;

@@ -43,7 +43,8 @@ struct unet_device_info {
     char uuid[40];             /* of a Vulkan device, 32 hexadecimal digits; empty for the CPU */
     char known_bad[512];       /* fast paths that are off because they fail on such devices, why,
                                   and who reported it; empty: none */
-    struct plan_limits limits; /* class_ and access as they will be used */
+    struct plan_limits limits; /* class_ and access as most plans will be run: see
+                                  unet_device_plan_limits */
     uint64_t memory_bytes;     /* of the largest device-local heap */
     float timestamp_period_ns; /* 0: no timestamps */
     size_t n_contract;         /* 0 for the CPU, of which nothing is required */
@@ -87,6 +88,10 @@ void unet_device_close(struct unet_device *device); /* NULL-safe */
  */
 bool unet_device_reopen(struct unet_device *device, struct err *err);
 const struct unet_device_info *unet_device_get_info(const struct unet_device *device);
+/* The limits under which a verified plan is run on the device: its own, with class_ and access as
+   this plan needs them. */
+struct plan_limits unet_device_plan_limits(const struct unet_device *device,
+                                           const struct plan *plan);
 
 /* Warnings and errors of the Vulkan validation layer so far; the layer is on, with synchronisation
    checks, when the environment holds UNET_VALIDATION=1. Closing the device prints the sum. The CPU

@@ -328,10 +328,13 @@ static bool run_on_device(const struct bench_values *values, struct bench *bench
                 measure_session(bench, device, err) &&
                 (!bench->has_peak || unet_device_measure_peak(device, &bench->after, err)) &&
                 (values->trace == NULL || bench_trace_write(bench, info, values->trace, err));
+    struct unet_device_info used = *info; /* as it was for this plan */
+    if (good)
+        used.limits = unet_device_plan_limits(device, bench->plan);
     if (good && values->json)
-        good = print_json(bench, info, values->profile, err);
+        good = print_json(bench, &used, values->profile, err);
     else if (good)
-        print_table(bench, info, values->profile);
+        print_table(bench, &used, values->profile);
     free(bench->seconds);
     free(bench->runs);
     free(bench->spans);

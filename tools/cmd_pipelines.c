@@ -47,9 +47,10 @@ static bool print_json(struct unet_device *device, const struct plan *plan, stru
         json_decref(pipelines);
         return false;
     }
+    const enum plan_class class_ = unet_device_plan_limits(device, plan).class_;
     return cmd_print_json(json_pack("{s:s, s:s, s:s, s:s, s:o}", "device", info->name, "driver",
-                                    info->driver, "class", cmd_class_name(info->limits.class_),
-                                    "model", plan->model.name, "pipelines", pipelines),
+                                    info->driver, "class", cmd_class_name(class_), "model",
+                                    plan->model.name, "pipelines", pipelines),
                           err);
 }
 

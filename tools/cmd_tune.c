@@ -47,6 +47,7 @@ struct tuning {
     struct arena arena;
     const struct plan *plan;
     struct unet_device *device;
+    struct plan_limits limits; /* under which the plan is run there */
     uint32_t repeat;
     VEC(struct item) items;
 };
@@ -68,7 +69,7 @@ static bool is_same_work(const struct tuning *tuning, const struct plan_program 
     for (uint32_t i = 0; same && i < count; i++) {
         const struct plan_record *a = &program->records[first + i];
         const struct plan_record *b = &program->records[other + i];
-        const enum plan_class cls = device->limits.class_;
+        const enum plan_class cls = tuning->limits.class_;
         same = a->kernel == b->kernel && memcmp(a->params, b->params, sizeof(a->params)) == 0 &&
                (!has_tiles ||
                 memcmp(&a->dispatch[cls], &b->dispatch[cls], sizeof(a->dispatch[cls])) == 0);
@@ -169,14 +170,14 @@ static bool run_session(struct tuning *tuning, const struct plan_program *progra
 /* With the method of that number wherever there is one that may be used here. */
 static bool run_method(struct tuning *tuning, const struct plan_program *program, uint32_t number,
                        struct err *err) {
-    const struct plan_limits *limits = &unet_device_get_info(tuning->device)->limits;
     VEC(uint32_t) methods = {0};
     for (uint32_t p = 0; p < tuning->plan->n_programs; p++) {
         const struct plan_program *each = &tuning->plan->programs[p];
         for (uint32_t c = 0; c < each->n_choices; c++) {
-            const bool usable = number < each->choices[c].n_methods &&
-                                (number == 0 || !is_same_work(tuning, each, c, number)) &&
-                                plan_method_fits(tuning->plan, each, c, number, limits, NULL);
+            const bool usable =
+                number < each->choices[c].n_methods &&
+                (number == 0 || !is_same_work(tuning, each, c, number)) &&
+                plan_method_fits(tuning->plan, each, c, number, &tuning->limits, NULL);
             vec_push(&methods, usable ? number : PLAN_NONE);
         }
     }
@@ -304,8 +305,11 @@ static bool run_tune(const void *data, struct err *err) {
     struct plan *plan = NULL;
     char *usual = values->out == NULL ? unet_tune_path() : NULL;
     bool good = plan_load(values->common.operands.items[0], &plan, err) &&
+                plan_verify(plan, NULL, err) &&
                 cmd_device_open(&values->common, &tuning.device, err);
     tuning.plan = plan;
+    if (good)
+        tuning.limits = unet_device_plan_limits(tuning.device, plan);
     good = good && tune(&tuning, values, values->out != NULL ? values->out : usual, err);
     unet_device_close(tuning.device);
     plan_free(plan);

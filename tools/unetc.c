@@ -131,6 +131,9 @@ static bool verify_target(const char *path, const struct plan *plan,
     printf("%s: fits target %s: tilings of %s, by %s\n", path, target->name,
            used.class_ == PLAN_CLASS_GPU ? "GPUs" : "CPUs",
            used.access == PLAN_ACCESS_DESCRIPTOR ? "descriptors" : "addresses");
+    if (used.class_ != target->limits.class_)
+        printf("%s: its tilings of GPUs do not fit, and are faster: compile it with --target\n",
+               path);
     return true;
 }
 
