@@ -505,6 +505,18 @@ static uint32_t *methods_of(const struct plan *plan, enum plan_method_kind kind,
     return methods;
 }
 
+/* Whether the device has what these methods need: matrix units, workgroups of their size. */
+static bool can_run(const struct unet_device *device, const struct plan *plan,
+                    const uint32_t *methods) {
+    const struct plan_limits limits = unet_device_plan_limits(device, plan);
+    const struct plan_program *program = &plan->programs[0];
+    bool fits = true;
+    for (uint32_t i = 0; i < program->n_choices; i++) {
+        fits = fits && plan_method_fits(plan, program, i, methods[i], &limits, NULL);
+    }
+    return fits;
+}
+
 /* The target that the environment names; NULL: none. */
 static const struct plan_limits *target_limits(void) {
     static struct unet_target target;
@@ -540,9 +552,7 @@ void bench_run(struct bench *bench, struct unet_device *device) {
     for (int kind = 0; kind < PLAN_METHOD_KIND_COUNT; kind++) {
         uint32_t n_records;
         methods[kind] = methods_of(plan, (enum plan_method_kind)kind, &n_records);
-        const bool is_possible =
-            kind != PLAN_METHOD_MATRIX || unet_device_get_info(device)->limits.matrix_m > 0;
-        if (kind == PLAN_METHOD_DIRECT || (n_records > 0 && is_possible)) {
+        if (kind == PLAN_METHOD_DIRECT || (n_records > 0 && can_run(device, plan, methods[kind]))) {
             results[kind] = run_methods(bench, device, plan, fence, methods[kind]);
         }
         bench->n_records[kind] = results[kind] ? n_records : 0;

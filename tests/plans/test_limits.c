@@ -221,11 +221,15 @@ struct most {
     uint32_t shared_bytes, invocations, groups[3];
 };
 
+/* Of the records that always run, or by the method that every choice has. */
 static struct most most_of(const struct plan *plan, enum plan_class cls) {
     struct most most = {0};
     for (uint32_t p = 0; p < plan->n_programs; p++)
         for (uint32_t r = 0; r < plan->programs[p].n_records; r++) {
-            const struct plan_dispatch *dispatch = &plan->programs[p].records[r].dispatch[cls];
+            const struct plan_record *record = &plan->programs[p].records[r];
+            const struct plan_dispatch *dispatch = &record->dispatch[cls];
+            if (record->method != 0)
+                continue;
             most.shared_bytes = MAX(most.shared_bytes, dispatch->shared_bytes);
             most.invocations = MAX(most.invocations, dispatch->spec[0]);
             for (int i = 0; i < 3; i++)
