@@ -261,8 +261,8 @@ static void test_wrong_memory(void **state) {
 static void test_wrong_choices(void **state) {
     (void)state;
     EDIT(CHOICE.name = "", "program infer: choice 0 has no name");
-    EDIT(CHOICE.n_methods = 1, "choice c2 forward has 1 methods, must be 2 to 5");
-    EDIT(CHOICE.n_methods = 6, "choice c2 forward has 6 methods");
+    EDIT(CHOICE.n_methods = 1, "choice c2 forward has 1 methods, must be 2 to 6");
+    EDIT(CHOICE.n_methods = 7, "choice c2 forward has 7 methods");
     EDIT(CHOICE.n_methods = 3, "choice c2 forward has two methods direct");
     EDIT((CHOICE.n_methods = 3, CHOICE.methods[2].kind = PLAN_METHOD_NARROW),
          "record 5 (up forward) is not where choice 4294967295, method 0 can be");
