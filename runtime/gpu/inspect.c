@@ -161,16 +161,25 @@ static bool is_counted(const struct plan_program *program, uint32_t index, enum 
     return false;
 }
 
+/* Records of methods that the device does not allow are never run. */
+static bool may_run(const struct plan *plan, const struct plan_program *program,
+                    const struct plan_record *record, const struct plan_limits *limits) {
+    return record->choice == PLAN_NONE ||
+           plan_method_fits(plan, program, record->choice, record->method, limits, NULL);
+}
+
 /* Counts the records that use a pipeline; false when one of them comes before the given one, so
    that the pipeline has had its turn. */
-static bool count_uses(const struct plan *plan, enum plan_class class_,
+static bool count_uses(const struct plan *plan, const struct plan_limits *limits,
                        const struct plan_record *first, struct unet_pipeline_part *part) {
+    const enum plan_class class_ = limits->class_;
     part->n_records = 0;
     part->flops = 0;
     for (uint32_t i = 0; i < plan->n_programs; i++) {
         for (uint32_t j = 0; j < plan->programs[i].n_records; j++) {
             const struct plan_record *record = &plan->programs[i].records[j];
-            if (!same_pipeline(&record->dispatch[class_], &first->dispatch[class_]))
+            if (!same_pipeline(&record->dispatch[class_], &first->dispatch[class_]) ||
+                !may_run(plan, &plan->programs[i], record, limits))
                 continue;
             if (part->n_records == 0 && record != first)
                 return false;
@@ -183,13 +192,13 @@ static bool count_uses(const struct plan *plan, enum plan_class class_,
     return true;
 }
 
-static bool report_all(struct inspect *inspect, enum plan_class class_,
+static bool report_all(struct inspect *inspect, const struct plan_limits *limits,
                        unet_pipeline_report *report, void *user, struct err *err) {
     const struct plan *plan = inspect->pipelines.plan;
     for (uint32_t i = 0; i < plan->n_programs; i++) {
         for (uint32_t j = 0; j < plan->programs[i].n_records; j++) {
             const struct plan_record *record = &plan->programs[i].records[j];
-            const struct plan_dispatch *dispatch = &record->dispatch[class_];
+            const struct plan_dispatch *dispatch = &record->dispatch[limits->class_];
             struct unet_pipeline_part part = {.variant = plan->shaders[dispatch->shader].variant,
                                               .program = plan->programs[i].name,
                                               .label = record->label,
@@ -197,7 +206,8 @@ static bool report_all(struct inspect *inspect, enum plan_class class_,
                                               .spec = dispatch->spec,
                                               .shared_bytes = dispatch->shared_bytes};
             VkPipeline pipeline;
-            if (!count_uses(plan, class_, record, &part))
+            if (!may_run(plan, &plan->programs[i], record, limits) ||
+                !count_uses(plan, limits, record, &part))
                 continue;
             if (!gpu_pipelines_get(&inspect->pipelines, dispatch, &pipeline, err) ||
                 !report_pipeline(inspect, pipeline, &part, report, user, err))
@@ -214,7 +224,7 @@ bool gpu_inspect(struct unet_device *device, const struct plan *plan, struct pla
         return false;
     const bool good =
         gpu_pipelines_open_captured(&inspect.pipelines, inspect.device, plan, limits.access, err) &&
-        report_all(&inspect, limits.class_, report, user, err);
+        report_all(&inspect, &limits, report, user, err);
     gpu_pipelines_close(&inspect.pipelines);
     return good;
 }
