@@ -145,8 +145,8 @@ struct unet_pipeline_part {
 
 typedef void unet_pipeline_report(const struct unet_pipeline_part *part, void *user);
 
-/* Compiles every pipeline of a plan for the device, once, without running or allocating anything,
-   and calls back with what the driver tells about it. ERR_DEVICE when it tells nothing
+/* Compiles every pipeline of a plan that could be used on the device, once, without running or
+   allocating anything, and calls back with what the driver tells about it. ERR_DEVICE when it tells nothing
    (VK_KHR_pipeline_executable_properties), or the device has no shader compiler: the CPU. */
 bool unet_plan_inspect(struct unet_device *device, const struct plan *plan,
                        unet_pipeline_report *report, void *user, struct err *err);

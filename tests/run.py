@@ -2,13 +2,14 @@
 """Runs the registered tests of a build folder and counts single test cases.
 
     run.py BUILD --suite NAME [--title TEXT] [--env NAME=VALUE]... [--only TEXT] [--jobs N]
-                 [--results FILE]
+                 [--wrap COMMAND] [--results FILE]
     run.py --sum FILE
 
 `meson test` counts programs; this counts what is inside them. Programs are asked for TAP output
 (cmocka and our scripts both can); a program without TAP counts as one case by its exit status (77:
 skipped). A program that ends early, runs past its time, or exits non-zero with all cases fine
-counts one failure more. For the suite "vulkan" any message of the validation layers is a failure.
+counts one failure more. --wrap puts the words of COMMAND before each program's own, such as
+"tools/with-driver lavapipe"; scripts cannot be run so. For the suite "vulkan" any message of the validation layers is a failure.
 Results are appended to FILE; --sum prints every failure and every skipped case with its reason,
 then the line "N passed, N failed, N skipped", and exits 1 when anything failed or nothing ran.
 """
@@ -17,6 +18,7 @@ import concurrent.futures
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -57,13 +59,13 @@ def stop(process):
         pass
 
 
-def run_test(test, extra_env, check_layers):
+def run_test(test, extra_env, wrap, check_layers):
     env = dict(os.environ)
     env.update(test["env"])
     env.update(extra_env)
     env["CMOCKA_MESSAGE_OUTPUT"] = "tap"
     begin = time.monotonic()
-    process = subprocess.Popen(test["cmd"], cwd=test["workdir"], env=env, text=True,
+    process = subprocess.Popen(wrap + test["cmd"], cwd=test["workdir"], env=env, text=True,
                                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                stderr=subprocess.STDOUT, errors="replace",
                                start_new_session=True)
@@ -111,6 +113,9 @@ def registered(build, suite, only):
 def run_suite(args):
     extra_env = dict(pair.split("=", 1) for pair in args.env)
     title = args.title or args.suite
+    wrap = shlex.split(args.wrap)
+    if wrap:
+        wrap[0] = os.path.abspath(wrap[0]) if os.path.exists(wrap[0]) else wrap[0]
     try:
         tests = [test for test in registered(args.build, args.suite, args.only)
                  if test["name"] not in args.leave_out]
@@ -120,7 +125,7 @@ def run_suite(args):
     print("== %s: %d programs" % (title, len(tests)), flush=True)
     results = []
     with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
-        work = {pool.submit(run_test, t, extra_env, args.suite == "vulkan"): t for t in tests}
+        work = {pool.submit(run_test, t, extra_env, wrap, args.suite == "vulkan"): t for t in tests}
         for future in concurrent.futures.as_completed(work):
             name = work[future]["name"]
             cases, output, seconds = future.result()
@@ -165,6 +170,8 @@ def main():
     parser.add_argument("--only", default="", help="programs with TEXT in their name")
     parser.add_argument("--leave-out", action="append", default=[], metavar="NAME",
                         help="a program not to run")
+    parser.add_argument("--wrap", default="", metavar="COMMAND",
+                        help="words to put before each program's own")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--results")
     parser.add_argument("--sum", metavar="FILE")

@@ -1,5 +1,5 @@
-"""Listings of Mesa's GPU compilers (ACO for AMD, NAK for NVIDIA): blocks, loops, and how many
-instructions of each kind a loop has. tools/gpu-report counts with it."""
+"""Listings of Mesa's GPU compilers (ACO for AMD, NAK for NVIDIA, IR3 for Adreno): blocks, loops, and
+how many instructions of each kind a loop has. tools/gpu-report counts with it."""
 import re
 
 KINDS = ("multiply-add", "vector", "shared", "memory", "scalar")
@@ -42,6 +42,33 @@ def _nak_blocks(text):
     return blocks, successors
 
 
+_IR3_CODE = re.compile(r"^((?:\(\w+\)\s*)*)([a-z][\w.]*)(?:\s+(.*))?$")
+_IR3_ENDS = re.compile(r"^(jump|br\w*|getone|getlast|shps|end)$")
+
+
+def _ir3_blocks(text):
+    blocks, names = [[]], {}
+    for line in text.splitlines():
+        label, code = re.match(r"^(l\d+):", line), _IR3_CODE.match(line.strip())
+        before = _IR3_CODE.match(blocks[-1][-1]) if blocks[-1] else None
+        if label or (code and before and _IR3_ENDS.match(before.group(2))):
+            blocks.append([])
+        if label:
+            names[label.group(1)] = len(blocks) - 1
+        elif code:
+            blocks[-1].append(code.group(0))
+    successors = []
+    for number, block in enumerate(blocks):
+        last = _IR3_CODE.match(block[-1]) if block else None
+        jumps = last and _IR3_ENDS.match(last.group(2))
+        targets = re.findall(r"#(l\d+)", block[-1]) if jumps else []
+        targets = [names[target] for target in targets if target in names]
+        if not (last and last.group(2) in ("jump", "end")) and number + 1 < len(blocks):
+            targets.append(number + 1)
+        successors.append(targets)
+    return blocks, successors
+
+
 def _aco_kinds(code):
     """The kinds of an instruction; of both halves of one that does two things at once."""
     for part in code.split("::"):
@@ -76,6 +103,26 @@ def _nak_kinds(code):
         yield "scalar"
     else:
         yield "vector"
+
+
+_IR3_CONTROL = re.compile(r"^(nop|jump|br|bar|fence|pred|getone|getlast|sh[ep]|sleep|end)")
+
+
+def _ir3_kinds(code):
+    """Of each repetition: "(rpt1)" is one more."""
+    flags, name, operands = _IR3_CODE.match(code).groups()
+    repeated = re.search(r"\(rpt(\d)\)", flags)
+    for _ in range(1 + int(repeated.group(1) if repeated else 0)):
+        if name == "mad.f32":
+            yield "multiply-add"
+        elif re.match(r"^(ld|st)l", name):
+            yield "shared"
+        elif re.match(r"^(isam|ld|st|resinfo|atomic)", name):
+            yield "memory"
+        elif _IR3_CONTROL.match(name) or re.match(r"^u[rp]\d", operands or ""):
+            yield "scalar"
+        else:
+            yield "vector"
 
 
 def _dominators(successors, before):
@@ -135,10 +182,20 @@ class Loop:
         return total["multiply-add"] / vector if vector else 0.0
 
 
+_FORMS = {"ACO": (_aco_blocks, _aco_kinds), "NAK": (_nak_blocks, _nak_kinds),
+          "IR3": (_ir3_blocks, _ir3_kinds)}
+
+
+def _form_of(text):
+    if re.search(r"^BB\d+:", text, re.M):
+        return "ACO"
+    return "NAK" if re.search(r"^block\S* \d+", text, re.M) else "IR3"
+
+
 def inner_loop(text):
     """The loop that itself has the most multiply-adds, or None."""
-    is_aco = re.search(r"^BB\d+:", text, re.M) is not None
-    blocks, successors = _aco_blocks(text) if is_aco else _nak_blocks(text)
+    split, kinds = _FORMS[_form_of(text)]
+    blocks, successors = split(text)
     if len(blocks) != len(successors):
         raise ValueError("a listing of a form unknown here")
     bodies = sorted(_natural_loops(successors), key=len)
@@ -149,7 +206,7 @@ def inner_loop(text):
     for number, block in enumerate(blocks):
         home = next((loop for loop, body in zip(loops, bodies) if number in body), None)
         for code in block if home else []:
-            for kind in (_aco_kinds if is_aco else _nak_kinds)(code):
+            for kind in kinds(code):
                 home.counts[kind] += 1
     found = max(loops, key=lambda loop: loop.counts["multiply-add"], default=None)
     return found if found and found.counts["multiply-add"] else None

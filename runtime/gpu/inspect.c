@@ -14,6 +14,7 @@
 
 struct inspect {
     struct gpu_device *device;
+    struct plan_limits limits;
     struct gpu_pipelines pipelines;
     PFN_vkGetPipelineExecutablePropertiesKHR get_parts;
     PFN_vkGetPipelineExecutableStatisticsKHR get_statistics;
@@ -161,25 +162,32 @@ static bool is_counted(const struct plan_program *program, uint32_t index, enum 
     return false;
 }
 
-/* Records of methods that the device does not allow are never run. */
-static bool may_run(const struct plan *plan, const struct plan_program *program,
-                    const struct plan_record *record, const struct plan_limits *limits) {
-    return record->choice == PLAN_NONE ||
-           plan_method_fits(plan, program, record->choice, record->method, limits, NULL);
+/* Whether a session could run the record here: shaders of methods that the device does not have are
+   none of its compiler's business, some of which crash on them. */
+static bool is_possible(const struct inspect *inspect, const struct plan_program *program,
+                        const struct plan_record *record) {
+    if (record->choice == PLAN_NONE)
+        return true;
+    const enum plan_method_kind kind =
+        program->choices[record->choice].methods[record->method].kind;
+    return (inspect->device->base.disabled >> kind & 1u) == 0 &&
+           plan_method_fits(inspect->pipelines.plan, program, record->choice, record->method,
+                            &inspect->limits, NULL);
 }
 
 /* Counts the records that use a pipeline; false when one of them comes before the given one, so
    that the pipeline has had its turn. */
-static bool count_uses(const struct plan *plan, const struct plan_limits *limits,
-                       const struct plan_record *first, struct unet_pipeline_part *part) {
-    const enum plan_class class_ = limits->class_;
+static bool count_uses(const struct inspect *inspect, const struct plan_record *first,
+                       struct unet_pipeline_part *part) {
+    const struct plan *plan = inspect->pipelines.plan;
+    const enum plan_class class_ = inspect->limits.class_;
     part->n_records = 0;
     part->flops = 0;
     for (uint32_t i = 0; i < plan->n_programs; i++) {
         for (uint32_t j = 0; j < plan->programs[i].n_records; j++) {
             const struct plan_record *record = &plan->programs[i].records[j];
             if (!same_pipeline(&record->dispatch[class_], &first->dispatch[class_]) ||
-                !may_run(plan, &plan->programs[i], record, limits))
+                !is_possible(inspect, &plan->programs[i], record))
                 continue;
             if (part->n_records == 0 && record != first)
                 return false;
@@ -192,13 +200,14 @@ static bool count_uses(const struct plan *plan, const struct plan_limits *limits
     return true;
 }
 
-static bool report_all(struct inspect *inspect, const struct plan_limits *limits,
-                       unet_pipeline_report *report, void *user, struct err *err) {
+static bool report_all(struct inspect *inspect, unet_pipeline_report *report, void *user,
+                       struct err *err) {
     const struct plan *plan = inspect->pipelines.plan;
+    const enum plan_class class_ = inspect->limits.class_;
     for (uint32_t i = 0; i < plan->n_programs; i++) {
         for (uint32_t j = 0; j < plan->programs[i].n_records; j++) {
             const struct plan_record *record = &plan->programs[i].records[j];
-            const struct plan_dispatch *dispatch = &record->dispatch[limits->class_];
+            const struct plan_dispatch *dispatch = &record->dispatch[class_];
             struct unet_pipeline_part part = {.variant = plan->shaders[dispatch->shader].variant,
                                               .program = plan->programs[i].name,
                                               .label = record->label,
@@ -206,8 +215,8 @@ static bool report_all(struct inspect *inspect, const struct plan_limits *limits
                                               .spec = dispatch->spec,
                                               .shared_bytes = dispatch->shared_bytes};
             VkPipeline pipeline;
-            if (!may_run(plan, &plan->programs[i], record, limits) ||
-                !count_uses(plan, limits, record, &part))
+            if (!is_possible(inspect, &plan->programs[i], record) ||
+                !count_uses(inspect, record, &part))
                 continue;
             if (!gpu_pipelines_get(&inspect->pipelines, dispatch, &pipeline, err) ||
                 !report_pipeline(inspect, pipeline, &part, report, user, err))
@@ -219,12 +228,12 @@ static bool report_all(struct inspect *inspect, const struct plan_limits *limits
 
 bool gpu_inspect(struct unet_device *device, const struct plan *plan, struct plan_limits limits,
                  unet_pipeline_report *report, void *user, struct err *err) {
-    struct inspect inspect = {.device = (struct gpu_device *)device};
+    struct inspect inspect = {.device = (struct gpu_device *)device, .limits = limits};
     if (!find_functions(&inspect, err))
         return false;
     const bool good =
         gpu_pipelines_open_captured(&inspect.pipelines, inspect.device, plan, limits.access, err) &&
-        report_all(&inspect, &limits, report, user, err);
+        report_all(&inspect, report, user, err);
     gpu_pipelines_close(&inspect.pipelines);
     return good;
 }

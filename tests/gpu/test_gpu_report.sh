@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The kernels of the paper's network on real GPU compilers (tools/gpu-report): nothing spills, and the
-# inner loops of large tiles are mostly multiply-adds. Prints TAP; skipped where the drivers cannot be
-# fetched.
+# The kernels of the paper's network on real GPU compilers (tools/gpu-report): nothing spills but
+# what is known to, and the inner loops of large tiles are mostly multiply-adds. Prints TAP; skipped
+# where the drivers cannot be fetched.
 #
 #   test_gpu_report.sh BUILD SOURCE_ROOT
 set -euo pipefail
@@ -9,17 +9,21 @@ build=$1
 root=$2
 source "$(dirname "${BASH_SOURCE[0]}")/../tap.sh"
 
-echo "1..3"
+devices=(vega10 navi21 navi31 gfx1201 162 172 740)
+precisions=(single mixed)
+echo "1..$((${#devices[@]} * ${#precisions[@]}))"
 if ! "$root/tools/fetch-drivers" >"$scratch/drivers" 2>&1; then
     reason=$(tail -n 1 "$scratch/drivers")
 fi
-for device in navi21 navi31 172; do
-    title="kernels of models/unet.yaml on $device"
-    if [[ -n ${reason:-} ]]; then
-        skip "$title" "${reason#fetch-drivers: }"
-    else
-        check "$title" "$root/tools/gpu-report" --build "$build" --check --devices "$device" \
-            "$root/models/unet.yaml"
-    fi
+for precision in "${precisions[@]}"; do
+    for device in "${devices[@]}"; do
+        title="kernels of models/unet.yaml, precision $precision, on $device"
+        if [[ -n ${reason:-} ]]; then
+            skip "$title" "${reason#fetch-drivers: }"
+        else
+            check "$title" "$root/tools/gpu-report" --build "$build" --check --devices "$device" \
+                --set precision="$precision" "$root/models/unet.yaml"
+        fi
+    done
 done
 exit "$failed"

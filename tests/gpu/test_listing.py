@@ -61,6 +61,27 @@ block 3 L3 [2] -> {
                  exit                                              // delay=1
 } -> []
 """
+IR3 = """; a remark
+@in(r0.x)\tin1 (wrmask=0x7)
+mov.f32f32 r1.x, 0.000000
+(rpt2)mad.f32 r1.x, r2.x, r3.x, r1.x
+l10:
+isam.v.base0 (u32)(xyzw)r16.x, r15.y, s#0, t#2
+add.u r5.x, r5.x, 1
+(sy)stl.u32 l[r6.x], r16.x, 4
+l20:
+cmps.s.ne up0.y, r48.w, 0
+(ss)br !p0.y, #l30
+ldl.u32 r4.z, l[r18.x], 4
+(ss)(rpt1)mad.f32 r10.w, r0.x, (r)r4.z, (r)(last)r10.w
+(nop3) mad.f32 r1.x, r4.z, r5.x, r1.x
+mul.f r9.x, r4.z, r5.x
+jump #l20
+l30:
+br p0.x, #l10
+end
+(rpt1)nop
+"""
 STRAIGHT = "BB0:\n\tv_fma_f32 v1, v2, v3, v1\n\ts_endpgm\n"
 
 
@@ -78,6 +99,14 @@ def check_nak():
     loop = gpu_listing.inner_loop(NAK)
     assert loop.counts == {"multiply-add": 3, "vector": 1, "shared": 1, "memory": 0,
                            "scalar": 1}, loop.counts
+    assert loop.outer.counts == {"multiply-add": 0, "vector": 1, "shared": 1, "memory": 1,
+                                 "scalar": 1}, loop.outer.counts
+
+
+def check_ir3():
+    loop = gpu_listing.inner_loop(IR3)
+    assert loop.counts == {"multiply-add": 3, "vector": 1, "shared": 1, "memory": 0,
+                           "scalar": 3}, loop.counts
     assert loop.outer.counts == {"multiply-add": 0, "vector": 1, "shared": 1, "memory": 1,
                                  "scalar": 1}, loop.outer.counts
 
@@ -112,7 +141,7 @@ def check_judgement():
 
 
 CASES = [("loops of an ACO listing", check_aco), ("loops of a NAK listing", check_nak),
-         ("a listing without loops", check_no_loop),
+         ("loops of an IR3 listing", check_ir3), ("a listing without loops", check_no_loop),
          ("spills and poor loops are found", check_judgement)]
 print("1..%d" % len(CASES))
 failed = False

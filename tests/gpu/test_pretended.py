@@ -37,8 +37,8 @@ def read_limits(path):
             if name in BOUNDS}
 
 
-def check_device(libraries, name, folder):
-    text = gpu_report.pretend(libraries, name, [UNETRUN, "devices", "--json"], folder)
+def check_device(libraries, name):
+    text = gpu_report.pretend(libraries, name, UNETRUN, ["devices", "--json"])
     device = json.loads(text)["devices"][0]
     assert device["usable"] and device["chosen"] and device["class"] == "GPU", device
     required = [line for line in device["contract"] if line["required"]]
@@ -47,7 +47,7 @@ def check_device(libraries, name, folder):
 
 def check_target(libraries, target, name, folder):
     path = os.path.join(folder, "limits.yaml")
-    gpu_report.pretend(libraries, name, [UNETRUN, "devices", "--target", path], folder)
+    gpu_report.pretend(libraries, name, UNETRUN, ["devices", "--target", path])
     offered = read_limits(path)
     stated = read_limits(os.path.join(ROOT, "compiler", "targets", target + ".yaml"))
     assert sorted(offered) == sorted(stated) == sorted(BOUNDS), (offered, stated)
@@ -62,7 +62,7 @@ def check_tilings(libraries, name, folder):
     for options, wanted in (([], "CPU"), (["--target", "small"], "GPU")):
         plan = os.path.join(folder, "demo.plan")
         subprocess.run([UNETC, model, "-q", "-o", plan] + options, check=True)
-        report = gpu_report.compiled(libraries, name, UNETRUN, plan, folder, **SMALL)
+        report = gpu_report.compiled(libraries, name, UNETRUN, plan, **SMALL)
         assert report["class"] == wanted, (options, report["class"])
         sizes = [pipeline["constants"][0] for pipeline in report["pipelines"]]
         assert max(sizes) <= 128, sizes
@@ -73,7 +73,7 @@ def check_tilings(libraries, name, folder):
 def cases(libraries, folder):
     for target, names in TARGETS.items():
         for name in names:
-            yield "%s meets the contract" % name, check_device, (libraries, name, folder)
+            yield "%s meets the contract" % name, check_device, (libraries, name)
             yield ("target %s is no more than %s offers" % (target, name), check_target,
                    (libraries, target, name, folder))
     yield "tilings that fit on navi31", check_tilings, (libraries, "navi31", folder)
