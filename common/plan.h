@@ -286,11 +286,15 @@ struct plan_limits {
 };
 
 /* Constants of shaders for matrix units, whose names end in PLAN_MATRIX_SUFFIX, that depend on the
-   device: the workgroup's size, which a plan states for subgroups of PLAN_MATRIX_SUBGROUP, and the
-   sizes of matrices. Changes them in spec where the shader is one. */
+   device: the workgroup's size, which a plan states for subgroups of PLAN_MATRIX_SUBGROUP, the
+   sizes of matrices, which it states as PLAN_MATRIX_SIZE, and the part of a tile that a subgroup
+   computes. Changes them in spec where the shader is one; shared memory stays what the plan states
+   or less. */
 #define PLAN_MATRIX_SUFFIX "_matrix"
 #define PLAN_MATRIX_SUBGROUP 32u
+#define PLAN_MATRIX_SIZE 16u
 #define PLAN_MATRIX_SIZES 4u /* the number of the first of M, N, K */
+#define PLAN_MATRIX_PART 9u  /* of the part's rows; its columns follow */
 void plan_matrix_constants(const char *variant, const struct plan_limits *limits, uint32_t *spec);
 
 /* What a device of a class offers that plans without a target are made for; the values are

@@ -40,11 +40,29 @@ uint32_t plan_choice_find(const struct plan_choice *choice, enum plan_method_kin
     return PLAN_NONE;
 }
 
+/* Small subgroups share a tile among more of them, as long as each has as many matrices as the plan
+   states: else an invocation has several times the code, for which Mesa's CPU driver (8 x 8 x 8,
+   subgroups of 8) compiles several times as long. */
+static void shrink_parts(const struct plan_limits *limits, uint32_t stated, uint32_t *spec) {
+    uint32_t *part = &spec[PLAN_MATRIX_PART];
+    const uint32_t sizes[2] = {limits->matrix_m, limits->matrix_n};
+    const uint32_t matrices = part[0] / PLAN_MATRIX_SIZE * (part[1] / PLAN_MATRIX_SIZE);
+    if (spec[0] == 0 || matrices == 0 || sizes[0] == 0 || sizes[1] == 0)
+        return; /* a damaged plan, or no matrix units: for others to refuse */
+    while (spec[0] * 2 <= stated && part[0] / sizes[0] * (part[1] / sizes[1]) >= 2 * matrices) {
+        const int side = part[0] / sizes[0] >= part[1] / sizes[1] ? 0 : 1;
+        part[side] /= 2;
+        spec[0] *= 2;
+    }
+}
+
 void plan_matrix_constants(const char *variant, const struct plan_limits *limits, uint32_t *spec) {
     const size_t length = strlen(variant), suffix = strlen(PLAN_MATRIX_SUFFIX);
     if (length < suffix || strcmp(variant + length - suffix, PLAN_MATRIX_SUFFIX) != 0)
         return;
-    spec[0] = spec[0] / PLAN_MATRIX_SUBGROUP * limits->subgroup_size;
+    const uint32_t stated = spec[0];
+    spec[0] = stated / PLAN_MATRIX_SUBGROUP * limits->subgroup_size;
+    shrink_parts(limits, stated, spec);
     spec[PLAN_MATRIX_SIZES] = limits->matrix_m;
     spec[PLAN_MATRIX_SIZES + 1] = limits->matrix_n;
     spec[PLAN_MATRIX_SIZES + 2] = limits->matrix_k;

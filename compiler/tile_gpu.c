@@ -192,7 +192,6 @@ void tile_choose_wgrad_shared(enum kernel_id kernel, const union kernel_params *
  * the device differs from what is stated here, the runtime changes the constants
  * (plan_matrix_constants).
  */
-#define MATRIX_SIZE 16u
 #define MATRIX_ROWS 128u
 #define MATRIX_COLUMNS 64u
 #define MATRIX_PART 32u
@@ -207,7 +206,7 @@ static void matrix_constants(struct tile *tile, uint32_t third, uint32_t depth) 
     tile_set_size(tile, MATRIX_PARTS * PLAN_MATRIX_SUBGROUP);
     tile_add_spec(tile, third);
     for (int i = 0; i < 3; i++)
-        tile_add_spec(tile, MATRIX_SIZE);
+        tile_add_spec(tile, PLAN_MATRIX_SIZE);
     tile_add_spec(tile, MATRIX_ROWS);
     tile_add_spec(tile, MATRIX_COLUMNS);
     tile_add_spec(tile, MATRIX_PART);
@@ -227,7 +226,7 @@ void tile_choose_conv_matrix(enum kernel_id kernel, const union kernel_params *p
     tile_add_spec(tile, map.sources % MATRIX_CHANNELS == 0);
     tile_add_spec(tile, gradient ? MATRIX_EXPONENT : 0);
     tile->shared_bytes = MATRIX_CHANNELS * (MATRIX_ROWS / 2 + 4 + MATRIX_COLUMNS / 2 + 4) * 4 +
-                         MATRIX_PARTS * MATRIX_SIZE * MATRIX_SIZE * 4;
+                         MATRIX_PARTS * PLAN_MATRIX_SIZE * PLAN_MATRIX_SIZE * 4;
     tile_set_groups(tile, map.n * tile_blocks((uint64_t)map.h * map.w, MATRIX_ROWS) *
                               tile_blocks((uint64_t)map.columns * 4, MATRIX_COLUMNS));
 }
@@ -242,7 +241,7 @@ void tile_choose_wgrad_matrix(enum kernel_id kernel, const union kernel_params *
     tile_add_spec(tile, wgrad.kh);
     tile_add_spec(tile, wgrad.kw);
     tile->shared_bytes = (MATRIX_ROWS + MATRIX_COLUMNS) * (MATRIX_PIXELS / 2 + 4) * 4 +
-                         MATRIX_PARTS * MATRIX_SIZE * MATRIX_SIZE * 4;
+                         MATRIX_PARTS * PLAN_MATRIX_SIZE * PLAN_MATRIX_SIZE * 4;
     tile_set_groups(tile, wgrad.splits * tile_blocks(wgrad.rows, MATRIX_ROWS) *
                               tile_blocks(wgrad.cols, MATRIX_COLUMNS));
 }
@@ -252,8 +251,8 @@ bool tile_has_matrix(enum kernel_id kernel, const uint32_t *params) {
     union kernel_params p = tile_read_params(kernel, params);
     if (kernel == KERNEL_ID_conv_wgrad || kernel == KERNEL_ID_upconv_wgrad) {
         struct wgrad wgrad = tile_wgrad_find(kernel, &p);
-        return wgrad.c_in >= MATRIX_SIZE / 2 && wgrad.c_out >= MATRIX_SIZE / 2;
+        return wgrad.c_in >= PLAN_MATRIX_SIZE / 2 && wgrad.c_out >= PLAN_MATRIX_SIZE / 2;
     }
     struct map map = tile_map_find(kernel, &p);
-    return map.sources >= MATRIX_SIZE / 2 && map.columns * 4 >= MATRIX_SIZE / 2;
+    return map.sources >= PLAN_MATRIX_SIZE / 2 && map.columns * 4 >= PLAN_MATRIX_SIZE / 2;
 }

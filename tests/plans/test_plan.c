@@ -692,6 +692,42 @@ static void test_random_programs(void **state) {
     assert_true(accepted > 100 && rejected > 100);
 }
 
+/* Sizes of matrices, subgroups, and what a workgroup of 8 parts of 32 x 32 becomes: as many
+   invocations or more, but no more shared memory (of a matrix of sums for each part). */
+static void test_matrix_constants(void **state) {
+    (void)state;
+    static const struct {
+        uint32_t m, n, k, subgroup, size, rows, columns;
+    } cases[] = {
+        {16, 16, 16, 32, 256, 32, 32}, {16, 16, 16, 64, 512, 32, 32}, {16, 16, 16, 8, 64, 32, 32},
+        {8, 8, 8, 8, 256, 16, 16},     {8, 16, 16, 16, 256, 16, 32},  {8, 8, 16, 16, 256, 16, 32},
+        {16, 8, 16, 32, 256, 32, 32},  {4, 4, 4, 4, 256, 8, 16},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        const struct plan_limits limits = {.matrix_m = cases[i].m,
+                                           .matrix_n = cases[i].n,
+                                           .matrix_k = cases[i].k,
+                                           .subgroup_size = cases[i].subgroup};
+        uint32_t spec[KERNEL_MAX_SPEC] = {256, 1, 1, 0, 16, 16, 16, 128, 64, 32, 32, 16};
+        plan_matrix_constants("conv_matrix", &limits, spec);
+        assert_int_equal(spec[0], cases[i].size);
+        assert_int_equal(spec[PLAN_MATRIX_SIZES], cases[i].m);
+        assert_int_equal(spec[PLAN_MATRIX_SIZES + 1], cases[i].n);
+        assert_int_equal(spec[PLAN_MATRIX_SIZES + 2], cases[i].k);
+        assert_int_equal(spec[PLAN_MATRIX_PART], cases[i].rows);
+        assert_int_equal(spec[PLAN_MATRIX_PART + 1], cases[i].columns);
+        const uint32_t parts = 128 / cases[i].rows * (64 / cases[i].columns);
+        assert_int_equal(spec[0], parts * cases[i].subgroup);
+        assert_true(parts * cases[i].m * cases[i].n <= 8 * 16 * 16);
+    }
+    const struct plan_limits limits = {.matrix_m = 8, .matrix_n = 8, .matrix_k = 8};
+    uint32_t damaged[KERNEL_MAX_SPEC] = {0}, other[KERNEL_MAX_SPEC] = {7, 8, 9};
+    plan_matrix_constants("conv_matrix", &limits, damaged);
+    assert_int_equal(damaged[0], 0);
+    plan_matrix_constants("conv_tile", &limits, other);
+    assert_int_equal(other[PLAN_MATRIX_SIZES], 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_valid),
@@ -706,6 +742,7 @@ int main(void) {
         cmocka_unit_test(test_choice_memory),
         cmocka_unit_test(test_choice_limits),
         cmocka_unit_test(test_choice_lookup),
+        cmocka_unit_test(test_matrix_constants),
         cmocka_unit_test(test_chunks),
         cmocka_unit_test(test_overwritten_output),
         cmocka_unit_test(test_partial_write),
