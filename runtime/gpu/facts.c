@@ -183,7 +183,9 @@ static void query_extensions(const struct gpu_instance *instance, VkPhysicalDevi
 /* The first family that computes. */
 static void query_queue(VkPhysicalDevice physical, struct gpu_facts *facts) {
     VkQueueFamilyProperties families[16];
-    uint32_t count = ARRAY_LEN(families);
+    uint32_t count = 0;
+    vkGetPhysicalDeviceQueueFamilyProperties(physical, &count, NULL);
+    count = MIN(count, (uint32_t)ARRAY_LEN(families));
     vkGetPhysicalDeviceQueueFamilyProperties(physical, &count, families);
     for (uint32_t i = 0; i < count; i++) {
         if (families[i].queueCount > 0 && families[i].queueFlags & VK_QUEUE_COMPUTE_BIT) {

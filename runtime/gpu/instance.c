@@ -10,6 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "runtime/gpu/validation.h"
+
 static const char *const validation_layer = "VK_LAYER_KHRONOS_validation";
 
 const char *gpu_result_name(VkResult result) {
@@ -67,6 +69,8 @@ static VKAPI_ATTR VkBool32 VKAPI_CALL report_message(
     const VkDebugUtilsMessengerCallbackDataEXT *data, void *user) {
     (void)types;
     struct gpu_instance *instance = user;
+    if (gpu_validation_is_known(data->pMessageIdName, data->pMessage))
+        return VK_FALSE;
     atomic_fetch_add(&instance->messages, 1);
     fprintf(stderr, "validation %s: %s\n",
             severity & VK_DEBUG_UTILS_MESSAGE_SEVERITY_ERROR_BIT_EXT ? "error" : "warning",
@@ -103,10 +107,10 @@ static bool has_extension(const char *layer, const char *name) {
     return found;
 }
 
-static bool validation_wanted(bool *wanted, struct err *err) {
-    const char *value = getenv("UNET_VALIDATION");
-    *wanted = value != NULL && strcmp(value, "") != 0 && strcmp(value, "0") != 0;
-    if (!*wanted || has_layer(validation_layer))
+static bool validation_wanted(enum gpu_validation *wanted, struct err *err) {
+    if (!gpu_validation_parse(wanted, err))
+        return false;
+    if (*wanted == GPU_VALIDATION_OFF || has_layer(validation_layer))
         return true;
     err_set(err, ERR_DEVICE, "UNET_VALIDATION asks for %s, which is not installed",
             validation_layer);
@@ -121,7 +125,7 @@ static bool no_driver(VkResult result, struct err *err) {
                     "for the CPU) or the driver of your GPU's maker");
 }
 
-static bool create(struct gpu_instance *instance, bool validation, struct err *err) {
+static bool create(struct gpu_instance *instance, enum gpu_validation validation, struct err *err) {
     const VkApplicationInfo application = {.sType = VK_STRUCTURE_TYPE_APPLICATION_INFO,
                                            .pApplicationName = "unet",
                                            .pEngineName = "unet",
@@ -134,15 +138,15 @@ static bool create(struct gpu_instance *instance, bool validation, struct err *e
                        VK_DEBUG_UTILS_MESSAGE_TYPE_PERFORMANCE_BIT_EXT,
         .pfnUserCallback = report_message,
         .pUserData = instance};
-    const VkValidationFeatureEnableEXT checks[] = {
-        VK_VALIDATION_FEATURE_ENABLE_SYNCHRONIZATION_VALIDATION_EXT};
+    uint32_t n_checks;
+    const VkValidationFeatureEnableEXT *checks = gpu_validation_checks(validation, &n_checks);
     const VkValidationFeaturesEXT features = {.sType = VK_STRUCTURE_TYPE_VALIDATION_FEATURES_EXT,
-                                              .enabledValidationFeatureCount = ARRAY_LEN(checks),
+                                              .enabledValidationFeatureCount = n_checks,
                                               .pEnabledValidationFeatures = checks};
     const char *extensions[2];
     uint32_t n_extensions = 0;
     VkInstanceCreateFlags flags = 0;
-    if (validation)
+    if (validation != GPU_VALIDATION_OFF)
         extensions[n_extensions++] = VK_EXT_DEBUG_UTILS_EXTENSION_NAME;
     if (has_extension(NULL, VK_KHR_PORTABILITY_ENUMERATION_EXTENSION_NAME)) {
         extensions[n_extensions++] = VK_KHR_PORTABILITY_ENUMERATION_EXTENSION_NAME;
@@ -161,7 +165,7 @@ static bool create(struct gpu_instance *instance, bool validation, struct err *e
         return no_driver(result, err);
     if (!gpu_check(result, err, "Vulkan instance"))
         return false;
-    if (!validation)
+    if (validation == GPU_VALIDATION_OFF)
         return true;
     const PFN_vkCreateDebugUtilsMessengerEXT create_messenger =
         (PFN_vkCreateDebugUtilsMessengerEXT)vkGetInstanceProcAddr(instance->handle,
@@ -194,7 +198,7 @@ static void keep_drivers(void) {
 
 bool gpu_instance_open(struct gpu_instance *instance, struct err *err) {
     *instance = (struct gpu_instance){.handle = VK_NULL_HANDLE};
-    bool validation;
+    enum gpu_validation validation;
     if (!validation_wanted(&validation, err))
         return false;
     uint32_t version = VK_API_VERSION_1_0;

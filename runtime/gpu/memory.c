@@ -212,8 +212,7 @@ static bool open_chunks(struct gpu_memory *memory, struct err *err) {
 static bool open_commands(struct gpu_memory *memory, struct err *err) {
     const VkDevice device = memory->device->handle;
     const VkCommandPoolCreateInfo pool = {.sType = VK_STRUCTURE_TYPE_COMMAND_POOL_CREATE_INFO,
-                                          .flags = VK_COMMAND_POOL_CREATE_TRANSIENT_BIT |
-                                                   VK_COMMAND_POOL_CREATE_RESET_COMMAND_BUFFER_BIT,
+                                          .flags = VK_COMMAND_POOL_CREATE_TRANSIENT_BIT,
                                           .queueFamilyIndex = memory->device->facts.queue_family};
     if (!gpu_check(vkCreateCommandPool(device, &pool, NULL, &memory->pool), err, "command pool"))
         return false;
@@ -264,7 +263,8 @@ static bool copy_now(struct gpu_memory *memory, VkBuffer from, VkBuffer to, VkBu
                                  .commandBufferCount = 1,
                                  .pCommandBuffers = &memory->commands};
     const VkCommandBuffer commands = memory->commands;
-    if (!gpu_check(vkBeginCommandBuffer(commands, &begin), err, "copy"))
+    if (!gpu_check(vkResetCommandPool(device, memory->pool, 0), err, "copy") ||
+        !gpu_check(vkBeginCommandBuffer(commands, &begin), err, "copy"))
         return false;
     gpu_barrier(commands, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT | VK_PIPELINE_STAGE_TRANSFER_BIT,
                 VK_ACCESS_SHADER_WRITE_BIT | VK_ACCESS_TRANSFER_WRITE_BIT,
