@@ -121,6 +121,8 @@ enum exec_disable {
 /* Adds the bits of a list "name,name" (NULL: none). ERR_USAGE names the source and lists all
    names. */
 bool fast_path_parse(const char *source, const char *list, uint32_t *bits, struct err *err);
+/* Whether the switches of the environment have words that they know. ERR_USAGE: one has not. */
+bool fast_path_check_words(struct err *err);
 
 extern const struct exec_backend gpu_backend; /* unless built with -Dvulkan=disabled */
 extern const struct exec_backend cpu_backend;

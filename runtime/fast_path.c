@@ -56,3 +56,26 @@ bool fast_path_parse(const char *source, const char *list, uint32_t *bits, struc
     }
     return true;
 }
+
+/* Variables that are read where no error can be told: a mistake in one would go unnoticed. */
+bool fast_path_check_words(struct err *err) {
+    static const struct {
+        const char *variable, *words[2];
+    } switches[] = {
+        {"UNET_STAGING", {"0", "1"}},
+        {"UNET_KNOWN_BAD", {"on", "off"}},
+        {"UNET_PIPELINE_CACHE", {"on", "off"}},
+        {"UNET_WEIGHT_CACHE", {"on", "off"}},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(switches); i++) {
+        const char *value = getenv(switches[i].variable);
+        const char *const *words = switches[i].words;
+        if (value == NULL || value[0] == '\0' || strcmp(value, words[0]) == 0 ||
+            strcmp(value, words[1]) == 0)
+            continue;
+        err_set(err, ERR_USAGE, "%s=%s: no such setting", switches[i].variable, value);
+        return err_hint(err, "%s is %s or %s, or not set", switches[i].variable, words[0],
+                        words[1]);
+    }
+    return true;
+}

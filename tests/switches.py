@@ -53,7 +53,9 @@ def check_fast_paths():
 def check_refusals():
     """A word that no variable knows is refused, with the words it knows."""
     for name, words in {"UNET_DISABLE": ["winograd", "matrix"], "UNET_CPU": ["plain", "avx2"],
-                        "UNET_CPU_CONV": ["direct", "winograd"]}.items():
+                        "UNET_CPU_CONV": ["direct", "winograd"], "UNET_STAGING": ["0", "1"],
+                        "UNET_KNOWN_BAD": ["on", "off"], "UNET_PIPELINE_CACHE": ["on", "off"],
+                        "UNET_WEIGHT_CACHE": ["on", "off"]}.items():
         env = {**os.environ, "UNET_DEVICE": "cpu", name: "mistake"}
         run = subprocess.run([UNETRUN, "selftest", "-q"], capture_output=True, text=True, env=env)
         assert run.returncode == 2, "%s: exit status %d" % (name, run.returncode)
