@@ -337,6 +337,11 @@ static void dropout(struct check *check, const struct dropout_params *p) {
     points(check, p->n, p->count, p->y_stride_n);
 }
 
+uint64_t kernel_half_words(uint32_t n, uint32_t count) {
+    const uint64_t blocks = ((uint64_t)count + HALF_BLOCK - 1) / HALF_BLOCK;
+    return times(n, times(blocks, HALF_LANES));
+}
+
 static void softmax_loss(struct check *check, const struct softmax_loss_params *p) {
     const uint64_t count = times(p->n, p->hw);
     pixels(check, p->n, p->k, p->hw, p->logits_stride_n);
@@ -387,6 +392,14 @@ static void simple_regions(enum kernel_id id, const union kernel_params *p, stru
         points(check, p->add.n, p->add.count, p->add.a_stride_n);
         points(check, p->add.n, p->add.count, p->add.b_stride_n);
         points(check, p->add.n, p->add.count, p->add.y_stride_n);
+        break;
+    case KERNEL_ID_half_store:
+        points(check, p->half_store.n, p->half_store.count, p->half_store.x_stride_n);
+        labels(check, kernel_half_words(p->half_store.n, p->half_store.count));
+        break;
+    case KERNEL_ID_half_load:
+        labels(check, kernel_half_words(p->half_load.n, p->half_load.count));
+        points(check, p->half_load.n, p->half_load.count, p->half_load.y_stride_n);
         break;
     case KERNEL_ID_softmax:
         pixels(check, p->softmax.n, p->softmax.k, p->softmax.hw, p->softmax.x_stride_n);

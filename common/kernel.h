@@ -52,6 +52,8 @@ KERNEL_STRUCT(accumulate, ACCUMULATE)
 KERNEL_STRUCT(winograd_weights, WINOGRAD_WEIGHTS)
 KERNEL_STRUCT(winograd_input, WINOGRAD_INPUT)
 KERNEL_STRUCT(winograd_product, WINOGRAD_PRODUCT)
+KERNEL_STRUCT(half_store, HALF_STORE)
+KERNEL_STRUCT(half_load, HALF_LOAD)
 
 /* The parameter words of a record, as the struct of its kernel's family. */
 union kernel_params {
@@ -84,6 +86,8 @@ union kernel_params {
     struct winograd_weights_params winograd_weights;
     struct winograd_input_params winograd_input;
     struct winograd_product_params winograd_product;
+    struct half_store_params half_store;
+    struct half_load_params half_load;
 };
 
 enum kernel_access { KERNEL_READ = 1, KERNEL_WRITE = 2, KERNEL_UPDATE = 3 };
@@ -141,6 +145,9 @@ struct kernel_region {
 uint64_t kernel_winograd_blocks(uint32_t n, uint32_t n_rows, uint32_t w_out);
 uint64_t kernel_winograd_v_words(uint32_t n, uint32_t c_in, uint32_t n_rows, uint32_t w_out);
 uint64_t kernel_winograd_u_words(uint32_t c_in, uint32_t n_channels);
+
+/* Words that half_store makes of n images of count elements. */
+uint64_t kernel_half_words(uint32_t n, uint32_t count);
 
 /* The regions of all bindings; false, with *why, when the parameters are inconsistent. */
 bool kernel_regions(enum kernel_id id, const uint32_t *params,

@@ -234,6 +234,23 @@
 #define DROPOUT_PARAMS(U, F)                                                                       \
     U(n) U(count) U(x_stride_n) U(y_stride_n) U(layer) U(threshold) F(scale)
 
+/*
+ * half_store: x rounded to half precision, two numbers in a word: element i of an image is in word
+ * i / HALF_BLOCK * HALF_LANES + i % HALF_LANES  of the image's words, in the low half when
+ * i % HALF_BLOCK < HALF_LANES, else in the high one; an image has HALF_LANES words for each
+ * HALF_BLOCK elements begun, and images follow one another. Halves of no element are 0.
+ * Rounded to nearest, ties to even, by integers alone (shaders/half.glsl), so with the same bits
+ * everywhere; finite numbers above 65504 become 65504; numbers other than 0 keep their sign: what
+ * would round to 0 becomes 2^-24, the least. Infinities stay, NaN becomes 0x7e00 with its sign.
+ * half_load: y = what half_store kept, exactly.
+ */
+#define HALF_LANES 64u
+#define HALF_BLOCK 128u
+#define HALF_STORE_BINDINGS(B) B(x, READ) B(packed, WRITE)
+#define HALF_STORE_PARAMS(U, F) U(n) U(count) U(x_stride_n)
+#define HALF_LOAD_BINDINGS(B) B(packed, READ) B(y, WRITE)
+#define HALF_LOAD_PARAMS(U, F) U(n) U(count) U(y_stride_n)
+
 /* softmax over the k classes of each of hw pixels. */
 #define SOFTMAX_BINDINGS(B) B(x, READ) B(y, WRITE)
 #define SOFTMAX_PARAMS(U, F) U(n) U(k) U(hw) U(x_stride_n) U(y_stride_n)
@@ -295,6 +312,8 @@
                                         K(maxpool_unpool, MAXPOOL_UNPOOL)                          \
                                             K(winograd_weights, WINOGRAD_WEIGHTS)                  \
                                                 K(winograd_input, WINOGRAD_INPUT)                  \
-                                                    K(winograd_product, WINOGRAD_PRODUCT)
+                                                    K(winograd_product, WINOGRAD_PRODUCT)          \
+                                                      K(half_store, HALF_STORE)                    \
+                                                          K(half_load, HALF_LOAD)
 
 #endif

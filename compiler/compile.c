@@ -2,7 +2,8 @@
  * compile.c: the stages of a compilation, in order. Everything else is called from here.
  *
  *   model text -> model -> for each program: build, [autodiff, update], mask, index, fuse,
- *   recompute, order, skip, inplace -> lower -> memory -> barriers -> tiles -> plan -> verify
+ *   recompute, order, [half], skip, inplace -> lower -> memory -> barriers -> tiles -> plan ->
+ * verify
  */
 #include "compiler/compiler.h"
 
@@ -18,9 +19,9 @@
 #include "compiler/recompute.h"
 #include "compiler/report_picture.h"
 
-static const char *const pass_names[] = {"build", "autodiff", "update",    "mask",
-                                         "index", "fuse",     "recompute", "order",
-                                         "skip",  "inplace",  "plan",      NULL};
+static const char *const pass_names[] = {"build",   "autodiff",  "update", "mask", "index",
+                                         "fuse",    "recompute", "order",  "half", "skip",
+                                         "inplace", "plan",      NULL};
 
 const char *const *unet_compile_passes(void) {
     return pass_names;
@@ -28,16 +29,19 @@ const char *const *unet_compile_passes(void) {
 
 /* Of the last step: not a pass over a graph. */
 #define METHODS "methods"
+/* In graphs of mixed precision, and with a look at the passes after it. */
+#define HALF "half"
 
 /* Those that --disable can leave out. */
 static const struct {
     const char *name;
     void (*run)(struct graph *graph);
     bool (*check)(const struct graph *graph, struct err *err); /* before run; NULL: none */
-} rewrites[] = {{"mask", mask_run, NULL},       {"index", pool_index_run, NULL},
-                {"fuse", fuse_run, NULL},       {"recompute", recompute_run, recompute_check},
-                {"order", order_run, NULL},     {"skip", skip_run, NULL},
-                {"inplace", inplace_run, NULL}, {METHODS, NULL, NULL}};
+} rewrites[] = {{"mask", mask_run, NULL},   {"index", pool_index_run, NULL},
+                {"fuse", fuse_run, NULL},   {"recompute", recompute_run, recompute_check},
+                {"order", order_run, NULL}, {HALF, NULL, NULL},
+                {"skip", skip_run, NULL},   {"inplace", inplace_run, NULL},
+                {METHODS, NULL, NULL}};
 
 #define N_PROGRAMS 4
 
@@ -102,6 +106,36 @@ static bool is_listed(const char *list, const char *name) {
     return false;
 }
 
+/* A rewrite of a graph, and those to come after it. */
+struct stage {
+    const struct compilation *c;
+    size_t index;
+};
+
+static void rewrite(struct stage stage, struct graph *graph);
+
+/* What the arena of a graph comes to after the passes behind a stage. */
+static uint64_t measure_arena(struct graph *graph, const void *context) {
+    const struct stage *stage = context;
+    const struct param *const *params;
+    const size_t n_params = model_params(stage->c->model, &params);
+    for (size_t i = stage->index + 1; rewrites[i].run; i++) {
+        rewrite((struct stage){stage->c, i}, graph);
+    }
+    return emit_arena_bytes(graph, params, n_params, &stage->c->memory);
+}
+
+static void rewrite(struct stage stage, struct graph *graph) {
+    if (is_listed(stage.c->options->disable, rewrites[stage.index].name)) {
+        return;
+    }
+    if (rewrites[stage.index].run) {
+        rewrites[stage.index].run(graph);
+    } else if (graph->is_mixed) {
+        half_run(graph, &(struct half_judge){measure_arena, &stage});
+    }
+}
+
 static bool run_passes(const struct compilation *c, enum model_program kind, struct graph *graph,
                        struct err *err) {
     if (!build_graph(c->model, kind, graph, err) || !finish_pass(c, graph, "build", err)) {
@@ -111,13 +145,12 @@ static bool run_passes(const struct compilation *c, enum model_program kind, str
     if (trains && !differentiate(c, kind, graph, err)) {
         return false;
     }
-    for (size_t i = 0; i < ARRAY_LEN(rewrites) && rewrites[i].run; i++) {
-        if (!is_listed(c->options->disable, rewrites[i].name)) {
-            if (rewrites[i].check && !rewrites[i].check(graph, err)) {
-                return err_prefix(err, "%s", c->model->file);
-            }
-            rewrites[i].run(graph);
+    for (size_t i = 0; strcmp(rewrites[i].name, METHODS) != 0; i++) {
+        const bool checks = rewrites[i].check && !is_listed(c->options->disable, rewrites[i].name);
+        if (checks && !rewrites[i].check(graph, err)) {
+            return err_prefix(err, "%s", c->model->file);
         }
+        rewrite((struct stage){c, i}, graph);
         if (!finish_pass(c, graph, rewrites[i].name, err)) {
             return false;
         }

@@ -263,3 +263,20 @@ struct plan *emit_plan(const struct graph *const *graphs, size_t n_graphs,
     free(programs);
     return plan;
 }
+
+uint64_t emit_arena_bytes(const struct graph *graph, const struct param *const *params,
+                          size_t n_params, const struct memory_options *memory) {
+    struct arena arena = {0};
+    struct program program = {.graph = graph};
+    struct lower_plan lowered;
+    lower_plan_init(&lowered, &arena, params, n_params, PLAN_MAX_STATES, accumulates(&graph, 1));
+    lowered.strategies = memory && memory->strategies ? memory->strategies : MEMORY_ALL;
+    lowered.strategies &= ~(uint32_t)MEMORY_SEARCH;
+    lower_and_place(&lowered, lowered.tensors.count, &program, 1,
+                    memory ? memory->max_chunk_bytes : 0);
+    const uint64_t arena_bytes = program.memory.arena_bytes;
+    lower_free(&program.lower);
+    lower_plan_free(&lowered);
+    arena_free(&arena);
+    return arena_bytes;
+}

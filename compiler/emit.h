@@ -14,4 +14,8 @@ struct plan *emit_plan(const struct graph *const *graphs, size_t n_graphs,
                        const struct param *const *params, size_t n_params,
                        enum plan_optimiser optimiser, const struct memory_options *memory);
 
+/* Bytes of arena that a graph takes as a program of its own, by any strategy but the search. */
+uint64_t emit_arena_bytes(const struct graph *graph, const struct param *const *params,
+                          size_t n_params, const struct memory_options *memory);
+
 #endif

@@ -12,6 +12,34 @@ void graph_free(struct graph *graph) {
     vec_free(&graph->nodes);
 }
 
+static struct value *copied(const struct graph *to, const struct value *value) {
+    return value ? to->values.items[value->id] : NULL;
+}
+
+void graph_copy(const struct graph *from, struct graph *to, struct arena *arena) {
+    *to = (struct graph){.arena = arena, .name = from->name, .is_mixed = from->is_mixed};
+    for (size_t i = 0; i < from->values.count; i++) {
+        struct value *value = ARENA_NEW(arena, struct value);
+        *value = *from->values.items[i];
+        vec_push(&to->values, value);
+    }
+    for (size_t i = 0; i < from->values.count; i++) {
+        to->values.items[i]->storage = copied(to, from->values.items[i]->storage);
+    }
+    for (size_t i = 0; i < from->nodes.count; i++) {
+        struct node *node = ARENA_NEW(arena, struct node);
+        *node = *from->nodes.items[i];
+        for (int j = 0; j < node->n_inputs; j++) {
+            node->inputs[j] = copied(to, node->inputs[j]);
+        }
+        for (int j = 0; j < node->n_outputs; j++) {
+            node->outputs[j] = copied(to, node->outputs[j]);
+            node->outputs[j]->producer = node;
+        }
+        vec_push(&to->nodes, node);
+    }
+}
+
 struct value *graph_value(struct graph *graph, enum value_kind kind, const char *name,
                           struct shape shape) {
     struct value *value = ARENA_NEW(graph->arena, struct value);

@@ -135,6 +135,7 @@ extern const struct op_info *const op_table[OP_COUNT];
 /* graph.c: building and editing. Memory is the graph's arena. */
 void graph_init(struct graph *graph, struct arena *arena, const char *name);
 void graph_free(struct graph *graph); /* the vectors; values and nodes belong to the arena */
+void graph_copy(const struct graph *from, struct graph *to, struct arena *arena); /* names shared */
 struct value *graph_value(struct graph *graph, enum value_kind kind, const char *name,
                           struct shape shape);
 /* Makes a node with n_outputs temporaries named "NAME.op" (no position in the list yet, shapes

@@ -36,6 +36,15 @@ bool recompute_check(const struct graph *graph, struct err *err);
    early; every crop directly after what it crops, so that that dies early. */
 void order_run(struct graph *graph);
 
+/* half.c: activations that wait long are kept in half precision meanwhile, where that makes the
+   program's arena smaller. After order, before skip. The judge tells how large the arena of a graph
+   becomes; it may change the graph, a copy. */
+struct half_judge {
+    uint64_t (*arena_bytes)(struct graph *graph, const void *context);
+    const void *context;
+};
+void half_run(struct graph *graph, const struct half_judge *judge);
+
 /* skip.c: producers write their channels of a concatenation in place; slices become views. Needs:
  * final order. */
 void skip_run(struct graph *graph);

@@ -198,6 +198,10 @@ static void choose_simple(enum kernel_id kernel, const union kernel_params *p, e
         choose_each(variant, 1, tile_blocks((uint64_t)p->dropout.n * p->dropout.count, 4), cls,
                     tile);
         break;
+    case KERNEL_ID_half_store:
+    case KERNEL_ID_half_load: /* an invocation takes words, two elements each */
+        choose_each(variant, p->half_store.n, kernel_half_words(1, p->half_store.count), cls, tile);
+        break;
     case KERNEL_ID_softmax:
         choose_each(variant, p->softmax.n, p->softmax.hw, cls, tile);
         break;

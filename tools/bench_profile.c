@@ -92,6 +92,8 @@ struct bench_part bench_part_of(const struct plan_program *program, uint32_t ind
         return (struct bench_part){BENCH_ADD, direction_at(program, index)};
     case KERNEL_ID_copy_region:
     case KERNEL_ID_embed_region:
+    case KERNEL_ID_half_store:
+    case KERNEL_ID_half_load:
         return (struct bench_part){BENCH_COPY, direction_at(program, index)};
     case KERNEL_ID_dropout:
         return (struct bench_part){BENCH_DROPOUT, direction_at(program, index)};

@@ -47,8 +47,8 @@ static const struct cli_option compile_options[] = {
     {"dump", 0, CLI_TEXT, "PASS", offsetof(struct compile_values, dump), false, NULL,
      "print the graph or plan as it is after this pass; \"all\": after every pass"},
     {"disable", 0, CLI_TEXT, "PASSES", offsetof(struct compile_values, disable), false, NULL,
-     "passes to leave out, separated by commas, of mask, index, fuse, recompute, order, skip, "
-     "inplace, and methods (winograd, winograd2 and split, which add up in another order)"},
+     "passes to leave out, separated by commas, of mask, index, fuse, recompute, order, half, "
+     "skip, inplace, and methods (winograd, winograd2 and split, which add up in another order)"},
     {"place", 0, CLI_TEXT, "STRATEGIES", offsetof(struct compile_values, place), false, NULL,
      "how to place tensors, separated by commas: the best of size, breadth, duration, start, "
      "best-fit, stacks, then search; without it all of them"},

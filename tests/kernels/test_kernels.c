@@ -387,6 +387,25 @@ static void pooling_with_index(void **state) {
     finish(&bench);
 }
 
+/* Images of less than a block, whole blocks and parts of one; what is stored is seen in what is
+   loaded. test_half.c has every case of rounding. */
+static void halves(void **state) {
+    (void)state;
+    static const struct shape shapes[] = {{1, 1, 1, 1},   {2, 3, 5, 7},    {1, 2, 8, 8},
+                                          {3, 1, 1, 65},  {2, 2, 127, 33}, {1, 33, 64, 66},
+                                          {2, 1, 128, 1}, {1, 1, 257, 259}};
+    struct bench bench;
+    bench_init(&bench, 14);
+    for (size_t i = 0; i < ARRAY_LEN(shapes); i++) {
+        struct value *x = bench_input(&bench, shapes[i]);
+        struct attr attr = {.shape = shapes[i]};
+        struct node *node = bench_node(&bench, OP_HALF_STORE, &x, 1, 1, (struct attr){0});
+        node = bench_node(&bench, OP_HALF_LOAD, &node->outputs[0], 1, 1, attr);
+        bench_check(&bench, node->outputs[0], BENCH_EXACT, 0);
+    }
+    finish(&bench);
+}
+
 static void pointwise(void **state) {
     (void)state;
     static const struct shape shapes[] = {
@@ -537,6 +556,7 @@ int main(void) {
         cmocka_unit_test(upconv_weight_gradient),
         cmocka_unit_test(pooling),
         cmocka_unit_test(pooling_with_index),
+        cmocka_unit_test(halves),
         cmocka_unit_test(pointwise),
         cmocka_unit_test(regions),
         cmocka_unit_test(softmax_and_loss),

@@ -321,6 +321,54 @@ double **random_graph_tensors(const struct graph *graph, uint64_t seed, struct a
     return tensors;
 }
 
+/* Small integers stay what they are through sums and slopes of 1/8. */
+static double whole(const struct value *value, double v) {
+    return value->kind == VALUE_PARAM ? (v > 0.3) - (v < -0.3) : fmax(-2, fmin(2, rint(v)));
+}
+
+double **random_graph_whole_tensors(const struct graph *graph, uint64_t seed, struct arena *arena) {
+    double **tensors = random_graph_tensors(graph, seed, arena);
+    for (size_t i = 0; i < graph->values.count; i++) {
+        const struct value *value = graph->values.items[i];
+        const bool feeds_maps = value->kind == VALUE_PARAM || strcmp(value->name, "image") == 0;
+        for (size_t e = 0; feeds_maps && e < shape_elements(value->shape); e++) {
+            tensors[i][e] = whole(value, tensors[i][e]);
+        }
+    }
+    return tensors;
+}
+
+bool random_graph_halves_are_exact(const struct graph *graph, double *const *tensors) {
+    for (size_t i = 0; i < graph->nodes.count; i++) {
+        const struct node *node = graph->nodes.items[i];
+        if (node->op != OP_HALF_LOAD) {
+            continue;
+        }
+        const struct value *x = node->inputs[0]->producer->inputs[0], *y = node->outputs[0];
+        for (size_t e = 0; e < shape_elements(y->shape); e++) {
+            if (tensors[x->id][e] != tensors[y->id][e]) {
+                return false;
+            }
+        }
+    }
+    return true;
+}
+
+static uint64_t fewer_is_worse(struct graph *graph, const void *context) {
+    (void)context;
+    return UINT32_MAX - graph->nodes.count;
+}
+
+static uint64_t peak_after_passes(struct graph *graph, const void *context) {
+    (void)context;
+    skip_run(graph);
+    inplace_run(graph);
+    return storage_peak_bytes(graph);
+}
+
+const struct half_judge random_graph_half_all = {fewer_is_worse, NULL};
+const struct half_judge random_graph_half_peak = {peak_after_passes, NULL};
+
 /* Comparison */
 
 static bool is_result(const struct value *value) {

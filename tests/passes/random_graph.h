@@ -10,6 +10,7 @@
 
 #include "compiler/ir.h"
 #include "compiler/model.h"
+#include "compiler/passes.h"
 
 /* Builders. Each appends one node, makes the parameters it needs, and returns the node's first
    output; a shape rule that objects ends the program with its message. Layers are named after
@@ -39,6 +40,18 @@ void random_graph_train(struct graph *graph, const struct model *model, bool acc
 
 /* An entry per value: inputs, parameters and states filled, the others NULL. */
 double **random_graph_tensors(const struct graph *graph, uint64_t seed, struct arena *arena);
+
+/* The same with parameters -1, 0 or 1 and an image of small integers, so that maps of the forward
+   pass have few digits. */
+double **random_graph_whole_tensors(const struct graph *graph, uint64_t seed, struct arena *arena);
+
+/* After a run: whether all that was kept in half precision (compiler/half.c) came back unchanged.
+ */
+bool random_graph_halves_are_exact(const struct graph *graph, double *const *tensors);
+
+/* For half_run: keeps in half precision whatever may be; what makes the bound of the arena after
+   skip and inplace smaller. */
+extern const struct half_judge random_graph_half_all, random_graph_half_peak;
 
 /*
  * After both have run: every output port, parameter and state of a exists in b and holds the same

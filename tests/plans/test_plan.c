@@ -175,7 +175,8 @@ static void test_wrong_ports(void **state) {
 
 static void test_wrong_records(void **state) {
     (void)state;
-    EDIT(INFER("pool")->kernel = KERNEL_COUNT, "record 2 (pool): kernel 30 does not exist");
+    EDIT(INFER("pool")->kernel = (enum kernel_id)1000,
+         "record 2 (pool): kernel 1000 does not exist");
     EDIT(INFER("pool")->tensors[1] = 77, "record 2 (pool): y: tensor 77 does not exist");
     EDIT(INFER("pool")->params[5] = 5, "kernel maxpool_fwd: the output is larger");
     EDIT(INFER("pool")->params[1] = 3, "record 2 (pool): x (tensor skip): the kernel's sizes");

@@ -136,6 +136,13 @@ static const struct extent_case {
     {KERNEL_ID_embed_region, {2, 3, 4, 5, 60, 8, 9, 5, 4, 216}, {0}, "leaves"},
     {KERNEL_ID_dropout, {2, 10, 10, 12, 1, 0x80000000u, TWO}, {20, 8, 22}, NULL},
     {KERNEL_ID_dropout, {2, 10, 10, 12, 1, 0x80000000u, ONE_AND_A_HALF}, {0}, "scale"},
+    /* 2 images of 3 blocks of 64 words */
+    {KERNEL_ID_half_store, {2, 257, 300}, {557, 384}, NULL},
+    {KERNEL_ID_half_store, {2, 257, 256}, {0}, "images overlap"},
+    {KERNEL_ID_half_store, {1, ~0u, 0}, {0}, "2^31"},
+    {KERNEL_ID_half_load, {2, 256, 300}, {256, 556}, NULL},
+    {KERNEL_ID_half_load, {3, 1, 1}, {192, 3}, NULL},
+    {KERNEL_ID_half_load, {3, 0, 1}, {0}, "a size is zero"},
     {KERNEL_ID_softmax, {2, 3, 50, 150, 160}, {300, 310}, NULL},
     {KERNEL_ID_softmax_loss, {2, 3, 600, 1800, 2000}, {3600, 1200, 1200, 3800, 8}, NULL},
     {KERNEL_ID_loss_reduce, {5}, {20, 8}, NULL},
