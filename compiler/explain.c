@@ -53,6 +53,9 @@ static struct totals print_layers(const struct graph *train, FILE *stream) {
             "parameters", "GFLOP");
     for (size_t i = 0; i < train->nodes.count; i++) {
         const struct node *node = train->nodes.items[i];
+        if (node->op == OP_HALF_STORE || node->op == OP_HALF_LOAD) {
+            continue; /* no layer's; the programs below name them */
+        }
         print_layer(node, stream);
         if (is_convolution(node->op)) {
             totals.convolutions++;

@@ -100,6 +100,38 @@ static void print_certificate(const struct plan *plan, const struct plan_program
     plan_lifetimes_free(&lifetimes);
 }
 
+/* Tensors that are kept in half precision for a while (half.c). */
+static void print_halves(const struct plan *plan, const struct plan_program *program,
+                         FILE *stream) {
+    uint64_t bytes = 0, half_bytes = 0;
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < program->n_records; i++) {
+        const struct plan_record *record = &program->records[i];
+        if (record->kernel == KERNEL_ID_half_store) {
+            const struct shape s = plan->tensors[record->tensors[0]].shape;
+            bytes += shape_elements(s) * 4;
+            half_bytes += plan->tensors[record->tensors[1]].size_bytes;
+            count++;
+        }
+    }
+    if (count == 0)
+        return;
+    char text[TEXT_BYTES], half_text[TEXT_BYTES];
+    fprintf(stream, "    in half precision while they wait: %u tensor%s, %s instead of %s:", count,
+            count == 1 ? "" : "s", report_bytes(half_bytes, half_text, sizeof(half_text)),
+            report_bytes(bytes, text, sizeof(text)));
+    count = 0;
+    for (uint32_t i = 0; i < program->n_records; i++) {
+        const struct plan_record *record = &program->records[i];
+        if (record->kernel == KERNEL_ID_half_store) {
+            const char *gap = count == 0 ? "\n      " : count % 6 == 0 ? ",\n      " : ", ";
+            fprintf(stream, "%s%s", gap, plan->tensors[record->tensors[0]].name);
+            count++;
+        }
+    }
+    fputc('\n', stream);
+}
+
 void report_programs(const struct plan *plan, FILE *stream) {
     fprintf(stream, "\nprograms\n");
     for (uint32_t i = 0; i < plan->n_programs; i++) {
@@ -110,6 +142,7 @@ void report_programs(const struct plan *plan, FILE *stream) {
                 program->name, work.dispatches, work.barriers, (double)work.flops / 1e9,
                 report_bytes(work.moved_bytes, text, sizeof(text)));
         print_certificate(plan, program, stream);
+        print_halves(plan, program, stream);
     }
 }
 

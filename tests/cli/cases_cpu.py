@@ -314,6 +314,30 @@ def check_recompute(lab):
     assert larger > smaller, (larger, smaller)
 
 
+def check_half(lab):
+    """With mixed precision, maps in half precision are named and make training fit into less."""
+    model = "unetc unet.yaml --set width=4 --set tile=316 --set precision=%s"
+    shutil.copy(os.path.join(HERE, "..", "..", "models", "unet.yaml"), lab.file("unet.yaml"))
+    out = lab.good(model % "mixed" + " -o half.plan --explain")
+    found = re.search(r"in half precision while they wait: (\d+) tensors, ([\d.]+) MiB instead of "
+                      r"([\d.]+) MiB:\n((?: {6}\S.*\n)+)", out)
+    assert found, out
+    names = re.split(r",\s*|\s+", found.group(4).strip())
+    assert len(names) == int(found.group(1)) and "enc1/relu1.act" in names, names
+    assert 0.48 < float(found.group(2)) / float(found.group(3)) < 0.52, out
+    assert not re.search(r"^ +enc1/conv1 +half", out, re.M), out # of the layers' table
+    single = lab.good(model % "single" + " -o single.plan --explain")
+    assert "in half precision" not in single, single
+    lab.good(model % "mixed" + " -o whole.plan --disable half")
+    half, whole = needs(lab, "half.plan"), needs(lab, "whole.plan")
+    assert half < whole == needs(lab, "single.plan"), (half, whole)
+    fit = " -o fit.plan --set recompute=none --memory %d" % ((half + whole) // 2)
+    fit = "unetc unet.yaml --set width=4 --set precision=%s" + fit
+    tiles = [int(re.match(r"tile (\d+)", lab.good(fit % precision)).group(1))
+             for precision in ("single", "mixed")]
+    assert tiles[0] < 316 <= tiles[1], tiles
+
+
 def check_frontier(lab):
     """Sizes rise, so do bytes; the row of the model's own tile is what its plan needs."""
     def table(options):
@@ -420,7 +444,7 @@ def check_full_disk(lab):
 
 
 CHECKS = [check_default_output, check_dump_all, check_explain, check_certificate, check_arena_svg,
-          check_chunks, check_place, check_graph, check_diff, check_fit, check_recompute,
+          check_chunks, check_place, check_graph, check_diff, check_fit, check_recompute, check_half,
           check_frontier,
           check_info_fits, check_info_json, check_info_text,
           check_set_changes_plan, check_sample_repeats, check_augment, check_quiet,
