@@ -13,13 +13,14 @@
 #include <cmocka.h>
 
 #include "common/rng.h"
+#include "compiler/compiler.h"
 #include "compiler/emit.h"
 #include "compiler/passes.h"
 #include "runtime/runtime.h"
 #include "tests/passes/random_graph.h"
 
 #define N_HALVES 65536
-#define N_GRAPHS 24
+#define N_GRAPHS 12
 
 static struct unet_device *device;
 
@@ -368,6 +369,120 @@ static void steps_on_halves_are_the_same(void **state) {
     assert_true(compared >= N_GRAPHS / 2 && tensors_in_half >= 2 * compared);
 }
 
+/* ---- a model ---- */
+
+static const char model_text[] =
+    "model: waits\nprecision: mixed\nlet: {accumulate: 1, recompute: none}\n"
+    "input: {tile: 60, offset: 0.5}\n"
+    "labels: [{value: 0, class: a}, {value: 1, class: b}]\n"
+    "train: {optimiser: sgd, learning_rate: 0.01, accumulate: \"${accumulate}\",\n"
+    "  recompute: \"${recompute}\"}\n"
+    "layers:\n  - conv: {name: first, channels: 5}\n  - relu\n"
+    "  - conv: {name: second, channels: 6}\n  - leaky_relu: {name: skip, slope: 0.1}\n"
+    "  - maxpool\n  - conv: {name: low, channels: 7}\n  - relu\n"
+    "  - conv: {name: lower, channels: 7}\n  - relu\n  - dropout: 0.5\n"
+    "  - upconv: {name: up, channels: 5}\n  - concat: [skip, up]\n"
+    "  - conv: {name: last, channels: 6}\n  - relu\n"
+    "  - conv: {name: score, channels: 2, kernel: 1}\n  - cross_entropy\n";
+
+enum { MODEL_STEPS = 6 };
+
+static struct plan *compile(int accumulate, const char *recompute, const char *disable) {
+    char texts[2][128];
+    const char *const set[] = {texts[0], texts[1]};
+    const struct unet_compile_options options = {
+        .set = set, .n_set = 2, .diagnostics = stderr, .disable = disable};
+    struct err err = {0};
+    struct plan *plan;
+    snprintf(texts[0], sizeof(texts[0]), "accumulate=%d", accumulate);
+    snprintf(texts[1], sizeof(texts[1]), "recompute=%s", recompute);
+    must(unet_compile_text("waits.yaml", model_text, &options, &plan, &err), &err);
+    return plan;
+}
+
+static void write_batch(struct unet_session *session, const struct plan *plan, const char *program,
+                        uint32_t number) {
+    static const char *const ports[] = {"image", "labels", "weights"};
+    struct err err = {0};
+    for (uint32_t p = 0; p < ARRAY_LEN(ports); p++) {
+        const struct plan_port *port = plan_port_find(plan_program_find(plan, program), ports[p]);
+        const size_t bytes = (size_t)plan->tensors[port->tensor].size_bytes;
+        uint32_t *words = malloc(bytes);
+        struct rng rng = rng_stream(4, 5 + p, number);
+        for (size_t e = 0; e < bytes / 4; e++) {
+            words[e] = p == 1 ? rng_below(&rng, 2)
+                              : float_bits(p == 0 ? rng_normal(&rng) : rng_range(&rng, 0, 1));
+        }
+        must(unet_session_write(session, program, ports[p], words, bytes, &err), &err);
+        free(words);
+    }
+}
+
+/* Losses of some batches. */
+static void train(const struct plan *plan, float losses[MODEL_STEPS]) {
+    struct unet_session *session;
+    struct err err = {0};
+    must(unet_session_open(device, plan, NULL, &session, &err), &err);
+    must(unet_session_init_weights(session, 9, &err), &err);
+    for (uint32_t i = 0; i < MODEL_STEPS; i++) {
+        const uint32_t batches = plan->model.accumulate, batch = i % batches;
+        const char *program = batch + 1 == batches ? "train_step" : "accumulate";
+        float loss[LOSS_WORDS];
+        write_batch(session, plan, program, i);
+        must(unet_session_set_batch(session, 9, i / batches, batch, MODEL_STEPS, 0.01f, &err),
+             &err);
+        must(unet_session_run(session, program, &err), &err);
+        must(unet_session_read(session, program, "loss", loss, sizeof(loss), &err), &err);
+        losses[i] = loss[0];
+    }
+    unet_session_close(session);
+}
+
+/* Records of a kernel before and after the loss. */
+static void count_kernels(const struct plan *plan, enum kernel_id kernel, int counts[2]) {
+    const struct plan_program *program = plan_program_find(plan, "train_step");
+    bool after = false;
+    counts[0] = counts[1] = 0;
+    for (uint32_t i = 0; i < program->n_records; i++) {
+        after |= program->records[i].kernel == KERNEL_ID_loss_reduce;
+        counts[after] += program->records[i].kernel == kernel;
+    }
+}
+
+/* Where nothing is loaded before the loss, the first loss is the same bits; later ones are close,
+   and all are the same in another run. */
+static void check_training(int accumulate, const char *recompute) {
+    struct plan *plain = compile(accumulate, recompute, "half,methods");
+    struct plan *halved = compile(accumulate, recompute, "methods");
+    float expected[MODEL_STEPS], got[MODEL_STEPS], again[MODEL_STEPS];
+    int loads[2];
+    count_kernels(plain, KERNEL_ID_half_load, loads);
+    assert_true(loads[0] == 0 && loads[1] == 0);
+    count_kernels(halved, KERNEL_ID_half_load, loads);
+    assert_true(loads[0] == 0 && loads[1] > 0);
+    assert_true(plan_program_find(halved, "train_step")->arena_bytes <
+                plan_program_find(plain, "train_step")->arena_bytes);
+    train(plain, expected);
+    train(halved, got);
+    train(halved, again);
+    assert_memory_equal(got, again, sizeof(got));
+    assert_memory_equal(got, expected, (size_t)accumulate * sizeof(*got));
+    assert_memory_not_equal(got, expected, sizeof(got)); /* something was rounded */
+    for (int i = 0; i < MODEL_STEPS; i++) {
+        /* A gradient's relative change of 2^-11 a step, through a rate of 0.01. */
+        assert_true(fabs((double)got[i] - (double)expected[i]) <= 1e-3 * (double)expected[i]);
+    }
+    plan_free(plain);
+    plan_free(halved);
+}
+
+static void models_train_in_half(void **state) {
+    (void)state;
+    check_training(1, "none");
+    check_training(2, "none");
+    check_training(1, "first");
+}
+
 int main(void) {
     struct err err = {0};
     if (!unet_device_open(NULL, &device, &err)) {
@@ -380,6 +495,7 @@ int main(void) {
         cmocka_unit_test(every_half_comes_back),
         cmocka_unit_test(rounding_is_the_same_everywhere),
         cmocka_unit_test(steps_on_halves_are_the_same),
+        cmocka_unit_test(models_train_in_half),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     uint32_t messages = unet_device_validation_count(device);

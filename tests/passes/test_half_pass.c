@@ -27,9 +27,19 @@ static void train(struct graph *graph, uint64_t seed) {
     random_graph_train(graph, &model, false);
 }
 
-static void build(struct graph *graph, struct arena *arena, uint64_t seed) {
+/* A training step, or, as in evaluation, the forward pass alone. */
+enum program { TRAINS, EVALUATES };
+
+static void build_program(struct graph *graph, struct arena *arena, uint64_t seed,
+                          enum program program) {
     random_graph_build(graph, arena, seed);
-    train(graph, seed);
+    if (program == TRAINS) {
+        train(graph, seed);
+    }
+}
+
+static void build(struct graph *graph, struct arena *arena, uint64_t seed) {
+    build_program(graph, arena, seed, TRAINS);
 }
 
 static void check(const struct graph *graph, uint64_t seed) {
@@ -65,12 +75,13 @@ struct tally {
     int graphs, stores;
 };
 
-static void compare_on_halves(uint64_t seed, const struct half_judge *judge, struct tally *tally) {
+static void compare_on_halves(uint64_t seed, enum program program, const struct half_judge *judge,
+                              struct tally *tally) {
     struct arena arena = {0};
     struct graph plain, changed;
     const char *why = "";
-    build(&plain, &arena, seed);
-    build(&changed, &arena, seed);
+    build_program(&plain, &arena, seed, program);
+    build_program(&changed, &arena, seed, program);
     change(&changed, judge, seed);
     double **trial = random_graph_whole_tensors(&changed, seed, &arena);
     interpret_run(&changed, trial, &context, &arena);
@@ -94,10 +105,10 @@ static void compare_on_halves(uint64_t seed, const struct half_judge *judge, str
     arena_free(&arena);
 }
 
-static void compare_all(const struct half_judge *judge, int least_stores) {
+static void compare_all(enum program program, const struct half_judge *judge, int least_stores) {
     struct tally tally = {0};
     for (uint64_t seed = 0; seed < N_GRAPHS; seed++) {
-        compare_on_halves(seed, judge, &tally);
+        compare_on_halves(seed, program, judge, &tally);
     }
     print_message("%d graphs, %d tensors in half\n", tally.graphs, tally.stores);
     assert_true(tally.graphs > N_GRAPHS * 3 / 4 && tally.stores >= least_stores);
@@ -105,12 +116,19 @@ static void compare_all(const struct half_judge *judge, int least_stores) {
 
 static void results_stay_with_all_in_half(void **state) {
     (void)state;
-    compare_all(&random_graph_half_all, 4 * N_GRAPHS);
+    compare_all(TRAINS, &random_graph_half_all, 4 * N_GRAPHS);
 }
 
 static void results_stay_with_some_in_half(void **state) {
     (void)state;
-    compare_all(&random_graph_half_peak, N_GRAPHS / 2);
+    compare_all(TRAINS, &random_graph_half_peak, N_GRAPHS / 2);
+}
+
+/* Between branches, and from encoder to decoder. */
+static void results_stay_in_the_forward_pass(void **state) {
+    (void)state;
+    compare_all(EVALUATES, &random_graph_half_all, N_GRAPHS);
+    compare_all(EVALUATES, &random_graph_half_peak, N_GRAPHS / 20);
 }
 
 /* ---- what may be rounded ---- */
@@ -338,6 +356,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(results_stay_with_all_in_half),
         cmocka_unit_test(results_stay_with_some_in_half),
+        cmocka_unit_test(results_stay_in_the_forward_pass),
         cmocka_unit_test(gradients_and_interface_are_not_rounded),
         cmocka_unit_test(what_is_in_half_saves_memory),
         cmocka_unit_test(gradients_stay_within_the_bound),
