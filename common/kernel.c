@@ -360,6 +360,51 @@ static void softmax_loss_grad(struct check *check, const struct softmax_loss_gra
     pixels(check, p->n, p->k, p->hw, p->dlogits_stride_n);
 }
 
+/* A power of two whose inverse is a normal number. */
+static void require_scale(struct check *check, float scale) {
+    int exponent;
+    const float mantissa = frexpf(scale, &exponent);
+    require(check, mantissa == 0.5f && exponent > -126 && exponent <= 127,
+            "the initial scale is no power of two from 2^-126 to 2^126");
+}
+
+static void loss_scale(struct check *check, const struct loss_scale_params *p) {
+    require_scale(check, p->initial);
+    require(check, p->count % GRADIENT_FLAGS == 0, "flags of a part of a gradient");
+    flat(check, p->count);
+    flat(check, LOSS_SCALE_WORDS);
+    flat(check, LOSS_WORDS);
+    flat(check, VERDICT_WORDS);
+}
+
+/* The kernels of loss scaling; false: it is none of them. */
+static bool scaling_regions(enum kernel_id id, const union kernel_params *p, struct check *check) {
+    switch (id) {
+    case KERNEL_ID_scale_gradient:
+        require_scale(check, p->scale_gradient.initial);
+        points(check, p->scale_gradient.n, p->scale_gradient.count, p->scale_gradient.x_stride_n);
+        flat(check, LOSS_SCALE_WORDS);
+        points(check, p->scale_gradient.n, p->scale_gradient.count, p->scale_gradient.y_stride_n);
+        return true;
+    case KERNEL_ID_gradient_check:
+        flat(check, p->gradient_check.count);
+        flat(check, GRADIENT_FLAGS);
+        return true;
+    case KERNEL_ID_loss_scale:
+        loss_scale(check, &p->loss_scale);
+        return true;
+    case KERNEL_ID_sgd_scaled:
+    case KERNEL_ID_adam_scaled: /* weights, gradient, one or two states */
+        for (int i = id == KERNEL_ID_sgd_scaled ? 3 : 4; i > 0; i--)
+            flat(check, p->sgd.count);
+        control(check);
+        flat(check, VERDICT_WORDS);
+        return true;
+    default:
+        return false;
+    }
+}
+
 /* Kernels over single elements, weights and parameters. */
 static void simple_regions(enum kernel_id id, const union kernel_params *p, struct check *check) {
     switch (id) {
@@ -427,7 +472,7 @@ static void simple_regions(enum kernel_id id, const union kernel_params *p, stru
         control(check);
         break;
     default:
-        require(check, false, "no such kernel");
+        require(check, scaling_regions(id, p, check), "no such kernel");
     }
 }
 

@@ -54,6 +54,9 @@ KERNEL_STRUCT(winograd_input, WINOGRAD_INPUT)
 KERNEL_STRUCT(winograd_product, WINOGRAD_PRODUCT)
 KERNEL_STRUCT(half_store, HALF_STORE)
 KERNEL_STRUCT(half_load, HALF_LOAD)
+KERNEL_STRUCT(scale_gradient, SCALE_GRADIENT)
+KERNEL_STRUCT(gradient_check, GRADIENT_CHECK)
+KERNEL_STRUCT(loss_scale, LOSS_SCALE)
 
 /* The parameter words of a record, as the struct of its kernel's family. */
 union kernel_params {
@@ -88,6 +91,9 @@ union kernel_params {
     struct winograd_product_params winograd_product;
     struct half_store_params half_store;
     struct half_load_params half_load;
+    struct scale_gradient_params scale_gradient;
+    struct gradient_check_params gradient_check;
+    struct loss_scale_params loss_scale;
 };
 
 enum kernel_access { KERNEL_READ = 1, KERNEL_WRITE = 2, KERNEL_UPDATE = 3 };

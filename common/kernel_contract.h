@@ -295,6 +295,61 @@
 #define ACCUMULATE_BINDINGS(B) B(g, READ) B(sum, READ) B(control, READ) B(y, WRITE)
 #define ACCUMULATE_PARAMS(U, F) U(count) U(mean)
 
+/*
+ * Loss scaling, in plans of mixed precision. The gradient of the loss is multiplied by a power of
+ * two S, so that the gradients of all maps lie in the range of half precision; the optimiser divides
+ * by it. When a gradient is not finite, the update is left out and S halved; after so many updates
+ * without, S is doubled. What lasts from one update to the next is the tensor `scale` of
+ * LOSS_SCALE_WORDS words in the block of states:
+ */
+#define LOSS_SCALE_S 0       /* 0 before the first update: what the kernels' parameter says */
+#define LOSS_SCALE_GOOD 1    /* updates made since S changed last, at most LOSS_SCALE_MOST */
+#define LOSS_SCALE_SKIPPED 2 /* updates left out so far, at most LOSS_SCALE_MOST; word 3 is 0 */
+#define LOSS_SCALE_WORDS 4
+#define LOSS_SCALE_MOST 16777216.0 /* floats count to 2^24 */
+/* Bits of the least and the largest S, 2^-126 and 2^126: 1 / S is a normal number too, with the bits
+   LOSS_SCALE_INVERSE - those of S. */
+#define LOSS_SCALE_LEAST 0x00800000u
+#define LOSS_SCALE_LARGEST 0x7e800000u
+#define LOSS_SCALE_INVERSE 0x7f000000u
+
+/* scale_gradient: y = S * x, S = scale[LOSS_SCALE_S], or initial where that is 0.  y may be x. */
+#define SCALE_GRADIENT_BINDINGS(B) B(x, READ) B(scale, READ) B(y, WRITE)
+#define SCALE_GRADIENT_PARAMS(U, F) U(n) U(count) U(x_stride_n) U(y_stride_n) F(initial)
+
+/*
+ * gradient_check: flags[i] = 1 when any of the elements e with  i * share <= e < (i + 1) * share,
+ * share = count / GRADIENT_FLAGS rounded up, is not finite, else 0.
+ */
+#define GRADIENT_FLAGS 64
+#define GRADIENT_CHECK_BINDINGS(B) B(g, READ) B(flags, WRITE)
+#define GRADIENT_CHECK_PARAMS(U, F) U(count)
+
+/*
+ * loss_scale: found = any of the count flags is not 0.
+ *     verdict = (1 / S, found ? 0 : 1, scale[SKIPPED], 0)
+ * Then the numbers of `scale` change: if found, SKIPPED grows by 1, GOOD becomes 0 and S is halved;
+ * else GOOD grows by 1, and where it has reached `interval`, S is doubled and GOOD becomes 0. S
+ * stays what it is where interval is 0, and between LOSS_SCALE_LEAST and LOSS_SCALE_LARGEST.
+ *     loss[5] = S before, loss[6] = scale[SKIPPED] after, loss[7] = found ? 1 : 0
+ */
+#define LOSS_WORD_SCALE 5
+#define LOSS_WORD_SKIPPED 6
+#define LOSS_WORD_FOUND 7
+#define VERDICT_UNSCALE 0
+#define VERDICT_APPLY 1
+#define VERDICT_SKIPPED 2
+#define VERDICT_WORDS 4
+#define LOSS_SCALE_BINDINGS(B) B(flags, READ) B(scale, UPDATE) B(loss, UPDATE) B(verdict, WRITE)
+#define LOSS_SCALE_PARAMS(U, F) U(count) U(interval) F(initial)
+
+/* sgd_scaled, adam_scaled: sgd and adam of g * verdict[VERDICT_UNSCALE]; where
+   verdict[VERDICT_APPLY] is 0, nothing is written. */
+#define SGD_SCALED_BINDINGS(B) SGD_BINDINGS(B) B(verdict, READ)
+#define SGD_SCALED_PARAMS(U, F) SGD_PARAMS(U, F)
+#define ADAM_SCALED_BINDINGS(B) ADAM_BINDINGS(B) B(verdict, READ)
+#define ADAM_SCALED_PARAMS(U, F) ADAM_PARAMS(U, F)
+
 /* Every kernel: K(name, NAME) */
 #define KERNELS(K)                                                                                 \
     K(conv_fwd, CONV)                                                                              \
@@ -314,6 +369,8 @@
                                                 K(winograd_input, WINOGRAD_INPUT)                  \
                                                     K(winograd_product, WINOGRAD_PRODUCT)          \
                                                       K(half_store, HALF_STORE)                    \
-                                                          K(half_load, HALF_LOAD)
+                                                          K(half_load, HALF_LOAD)                  \
+    K(scale_gradient, SCALE_GRADIENT) K(gradient_check, GRADIENT_CHECK) K(loss_scale, LOSS_SCALE)  \
+        K(sgd_scaled, SGD_SCALED) K(adam_scaled, ADAM_SCALED)
 
 #endif

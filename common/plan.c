@@ -28,3 +28,27 @@ const struct plan_port *plan_port_find(const struct plan_program *program, const
     }
     return NULL;
 }
+
+uint32_t plan_loss_scale(const struct plan *plan) {
+    for (uint32_t i = 0; i < plan->n_tensors; i++) {
+        const struct plan_tensor *tensor = &plan->tensors[i];
+        if (tensor->block == PLAN_BLOCK_STATE && tensor->base == i && tensor->name != NULL &&
+            strcmp(tensor->name, PLAN_LOSS_SCALE) == 0)
+            return i;
+    }
+    return PLAN_NONE;
+}
+
+struct plan_scaling plan_scaling(const struct plan *plan) {
+    struct plan_scaling scaling = {.tensor = plan_loss_scale(plan)};
+    const struct plan_program *program = plan_program_find(plan, "train_step");
+    for (uint32_t i = 0; program != NULL && i < program->n_records; i++) {
+        union kernel_params params;
+        if (program->records[i].kernel != KERNEL_ID_loss_scale)
+            continue;
+        memcpy(params.words, program->records[i].params, sizeof(params.words));
+        scaling.initial = params.loss_scale.initial;
+        scaling.interval = params.loss_scale.interval;
+    }
+    return scaling;
+}

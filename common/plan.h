@@ -378,6 +378,17 @@ const char *plan_describe_weights(const struct plan_weights *weights, char *text
                                   size_t size_bytes);
 /* "255 = cell (class 1, weight 1, instances)"; values as "1 to 999" or "other". */
 const char *plan_describe_label(const struct plan_label *label, char *text, size_t size_bytes);
+/* Loss scaling of a plan (kernel_contract.h): the tensor of the STATE block that is called
+   PLAN_LOSS_SCALE, PLAN_NONE where there is none, and what its kernel was given. */
+#define PLAN_LOSS_SCALE "loss_scale"
+struct plan_scaling {
+    uint32_t tensor;
+    float initial;
+    uint32_t interval; /* good updates until it is doubled; 0: it never changes */
+};
+uint32_t plan_loss_scale(const struct plan *plan);
+struct plan_scaling plan_scaling(const struct plan *plan);
+
 /* Bytes of the STATE block that accumulated gradients take. */
 uint64_t plan_accumulator_bytes(const struct plan *plan);
 

@@ -325,10 +325,11 @@ static bool check_params(const struct plan_check *check) {
         if (!check_param(check, i))
             return false;
     }
+    const uint32_t scale = plan_loss_scale(plan);
     for (uint32_t i = 0; i < plan->n_tensors; i++) {
         const enum plan_block block = plan->tensors[i].block;
         if ((block == PLAN_BLOCK_WEIGHTS || block == PLAN_BLOCK_STATE) && check->roots[i] == i &&
-            check->owners[i] == PLAN_NONE)
+            check->owners[i] == PLAN_NONE && i != scale)
             return REJECT(check,
                           "plan: tensor %s of the block %s belongs to no parameter: nothing "
                           "gives it its values",

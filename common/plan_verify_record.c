@@ -150,8 +150,9 @@ static const char *compare_region(const struct plan_tensor *t, const struct kern
 /* Which of a kernel's inputs its output may be, as kernel_contract.h says: a set of bindings. */
 static unsigned in_place_inputs(enum kernel_id kernel, const struct kernel_region *regions) {
     switch (kernel) {
-    case KERNEL_ID_act_fwd: /* x */
-    case KERNEL_ID_dropout: /* x */
+    case KERNEL_ID_act_fwd:        /* x */
+    case KERNEL_ID_dropout:        /* x */
+    case KERNEL_ID_scale_gradient: /* x */
         return 1u << 0;
     case KERNEL_ID_act_bwd: /* dy */
         return 1u << 1;
@@ -239,17 +240,67 @@ static bool check_mean(const struct plan_check *check, const struct plan_program
                    plan_tensor_name(check->plan, g), plan_tensor_name(check->plan, accumulator));
 }
 
+/* Whether a record before this one looked at a gradient. */
+static bool was_checked(const struct plan_check *check, const struct plan_program *program,
+                        uint32_t before, uint32_t g) {
+    for (uint32_t i = before; i-- > 0;) {
+        const struct plan_record *record = &program->records[i];
+        if (record->kernel == KERNEL_ID_gradient_check &&
+            check->roots[record->tensors[0]] == check->roots[g])
+            return true;
+    }
+    return false;
+}
+
+/* A scaled gradient is divided by what loss_scale says, which knows of a check of it. */
+static bool check_verdict(const struct plan_check *check, const struct plan_program *program,
+                          uint32_t index) {
+    const struct plan_record *record = &program->records[index];
+    const uint32_t g = record->tensors[1];
+    const uint32_t verdict = record->tensors[kernel_table[record->kernel].n_bindings - 1];
+    const struct plan_record *writer = last_writer(check, program, index, check->roots[verdict]);
+    if (writer == NULL || writer->kernel != KERNEL_ID_loss_scale || writer->tensors[3] != verdict)
+        return err_set(check->err, ERR_INPUT, "verdict (tensor %s) was not made by loss_scale",
+                       plan_tensor_name(check->plan, verdict));
+    return was_checked(check, program, index, g) ||
+           err_set(check->err, ERR_INPUT,
+                   "tensor %s is scaled, but nothing looks whether it is finite",
+                   plan_tensor_name(check->plan, g));
+}
+
+/* There is one scale. */
+static bool check_scale(const struct plan_check *check, const struct plan_record *record) {
+    const uint32_t scale = record->tensors[1];
+    return scale == plan_loss_scale(check->plan) ||
+           err_set(check->err, ERR_INPUT, "scale (tensor %s) is not the state " PLAN_LOSS_SCALE,
+                   plan_tensor_name(check->plan, scale));
+}
+
 /* An update takes a parameter and that parameter's own states. */
 static bool check_update(const struct plan_check *check, const struct plan_program *program,
                          uint32_t index) {
     const struct plan_record *record = &program->records[index];
     uint32_t n_states = 0;
-    if (record->kernel == KERNEL_ID_sgd)
+    switch (record->kernel) {
+    case KERNEL_ID_sgd_scaled:
+    case KERNEL_ID_sgd:
         n_states = 1;
-    else if (record->kernel == KERNEL_ID_adam)
+        break;
+    case KERNEL_ID_adam_scaled:
+    case KERNEL_ID_adam:
         n_states = 2;
-    else
-        return record->kernel != KERNEL_ID_accumulate || check_accumulate(check, program, record);
+        break;
+    case KERNEL_ID_accumulate:
+        return check_accumulate(check, program, record);
+    case KERNEL_ID_scale_gradient:
+    case KERNEL_ID_loss_scale:
+        return check_scale(check, record);
+    default:
+        return true;
+    }
+    if ((record->kernel == KERNEL_ID_sgd_scaled || record->kernel == KERNEL_ID_adam_scaled) &&
+        !check_verdict(check, program, index))
+        return false;
     const uint32_t owner = check->owners[record->tensors[0]];
     const struct plan_param *param = owner == PLAN_NONE ? NULL : &check->plan->params[owner];
     bool good = param != NULL && param->tensor == record->tensors[0] && param->n_states == n_states;

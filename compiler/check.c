@@ -51,7 +51,8 @@ static bool check_value(const struct graph *graph, size_t index, struct err *err
         return fail(err, graph, "value", value->name,
                     "temporaries have a producer, other values have none");
     }
-    bool of_param = value->kind == VALUE_PARAM || value->kind == VALUE_STATE;
+    bool of_param = value->kind == VALUE_PARAM ||
+                    (value->kind == VALUE_STATE && value->state_index != STATE_LOSS_SCALE);
     if (of_param != (value->param != NULL)) {
         return fail(err, graph, "value", value->name,
                     "parameters and states belong to a parameter, other values do not");

@@ -81,6 +81,7 @@ static bool differentiate(const struct compilation *c, enum model_program kind, 
     struct autodiff_result gradients = {0};
     bool ok = autodiff_run(graph, &gradients, err) && finish_pass(c, graph, "autodiff", err);
     if (ok) {
+        loss_scale_run(graph, c->model);
         if (kind == MODEL_TRAIN) {
             update_run(graph, c->model, &gradients);
         } else {

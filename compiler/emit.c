@@ -16,7 +16,22 @@ struct program {
     struct memory_report memory;
     uint64_t *rooms;      /* of its nodes; NULL: none */
     uint64_t plain_bytes; /* of the arena without methods that need room */
+    uint32_t n_narrowed;  /* times that the rooms were made smaller */
 };
+
+#define MOST_NARROWED 8
+
+static bool has_state(const struct graph *const *graphs, size_t n_graphs, int state_index) {
+    for (size_t i = 0; i < n_graphs; i++) {
+        for (size_t j = 0; j < graphs[i]->values.count; j++) {
+            const struct value *value = graphs[i]->values.items[j];
+            if (value->kind == VALUE_STATE && value->state_index == state_index) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
 
 static uint32_t find_shader(struct lower_plan *lowered, const char *variant) {
     for (size_t i = 0; i < lowered->shaders.count; i++) {
@@ -192,6 +207,21 @@ static bool find_rooms(struct program *program, struct plan *plan,
 }
 
 /*
+ * After places that did not follow: none, but where gradients stay until the verdict over all of
+ * them (loss_scale.c) first smaller ones, since the places between them are many and narrow.
+ */
+static void narrow_rooms(struct program *program) {
+    const bool scales = has_state(&program->graph, 1, STATE_LOSS_SCALE);
+    if (!scales || ++program->n_narrowed > MOST_NARROWED) {
+        program->rooms = NULL;
+        return;
+    }
+    for (size_t i = 0; i < program->graph->nodes.count; i++) {
+        program->rooms[i] -= program->rooms[i] / 4;
+    }
+}
+
+/*
  * First without methods that need room, then with those that fit. The lower bound stays what it
  * was; should a program's places not follow, it does without.
  */
@@ -210,7 +240,7 @@ static void lower_programs(struct plan *plan, struct lower_plan *lowered, struct
         lower_and_place(lowered, n_tensors, programs, n_programs, max_chunk_bytes);
         for (size_t i = 0; i < n_programs && !(memory && memory->method_bytes > 0); i++) {
             if (programs[i].rooms && programs[i].memory.arena_bytes > programs[i].plain_bytes) {
-                programs[i].rooms = NULL;
+                narrow_rooms(&programs[i]);
                 again = true;
             }
         }
@@ -226,18 +256,6 @@ static void lower_programs(struct plan *plan, struct lower_plan *lowered, struct
     }
 }
 
-static bool accumulates(const struct graph *const *graphs, size_t n_graphs) {
-    for (size_t i = 0; i < n_graphs; i++) {
-        for (size_t j = 0; j < graphs[i]->values.count; j++) {
-            const struct value *value = graphs[i]->values.items[j];
-            if (value->kind == VALUE_STATE && value->state_index == STATE_ACCUMULATOR) {
-                return true;
-            }
-        }
-    }
-    return false;
-}
-
 struct plan *emit_plan(const struct graph *const *graphs, size_t n_graphs,
                        const struct param *const *params, size_t n_params,
                        enum plan_optimiser optimiser, const struct memory_options *memory) {
@@ -246,7 +264,8 @@ struct plan *emit_plan(const struct graph *const *graphs, size_t n_graphs,
     bool adam = optimiser == PLAN_OPTIMISER_ADAM;
     struct lower_plan lowered;
     lower_plan_init(&lowered, &plan->arena, params, n_params, adam ? 2 : 1,
-                    accumulates(graphs, n_graphs));
+                    has_state(graphs, n_graphs, STATE_ACCUMULATOR),
+                    has_state(graphs, n_graphs, STATE_LOSS_SCALE));
     lowered.strategies = memory && memory->strategies ? memory->strategies : MEMORY_ALL;
     for (size_t i = 0; i < n_graphs; i++) {
         programs[i].graph = graphs[i];

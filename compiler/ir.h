@@ -41,11 +41,12 @@ enum value_kind {
     VALUE_INPUT, /* written by the host: port names it */
     VALUE_PARAM, /* param */
     VALUE_STATE, /* optimiser state number state_index of param, or the sum of its gradients
-                    (STATE_ACCUMULATOR); same shape */
+                    (STATE_ACCUMULATOR); same shape. STATE_LOSS_SCALE: of no parameter */
     VALUE_TEMP   /* made by producer */
 };
 
 #define STATE_ACCUMULATOR PLAN_MAX_STATES
+#define STATE_LOSS_SCALE (PLAN_MAX_STATES + 1)
 
 struct value {
     int id; /* index in graph->values */
@@ -77,6 +78,8 @@ struct attr {
     int layer;
     bool recompute; /* conv, upconv: the backward pass makes the result again (recompute.c) */
     float momentum, decay, beta1, beta2, epsilon;
+    float initial; /* scale of the loss */
+    int interval;  /* good updates until it is doubled; 0: never changed */
 };
 
 struct node {
@@ -152,7 +155,8 @@ void graph_replace_uses(struct graph *graph, struct value *from, struct value *t
 void graph_remove_dead(
     struct graph *graph); /* nodes without used outputs, ports or effects; renumbers values */
 bool op_has_effect(
-    enum op_kind op); /* updates input 0 from the gradient, input 1: SGD, ADAM, ACCUMULATE */
+    enum op_kind op); /* updates input 0 from the gradient, input 1: SGD, ADAM, ACCUMULATE, and
+                          GRADIENT_CHECK, whose input 0 is of no parameter */
 
 /* check.c: invariants every pass must keep: order (producers first), ownership, shapes equal to the
  * rules'. */

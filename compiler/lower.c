@@ -58,7 +58,7 @@ static uint32_t add_param_like(struct lower_plan *plan, const char *name, enum p
 
 void lower_plan_init(struct lower_plan *plan, struct arena *arena,
                      const struct param *const *params, size_t n_params, int n_states,
-                     bool accumulates) {
+                     bool accumulates, bool scales) {
     memset(plan, 0, sizeof(*plan));
     plan->arena = arena;
     plan->params = params;
@@ -80,6 +80,8 @@ void lower_plan_init(struct lower_plan *plan, struct arena *arena,
         plan->state_tensors[i][STATE_ACCUMULATOR] =
             accumulates ? add_param_like(plan, name, PLAN_BLOCK_STATE, params[i]) : PLAN_NONE;
     }
+    plan->loss_scale =
+        scales ? add_flat(plan, PLAN_LOSS_SCALE, PLAN_BLOCK_STATE, LOSS_SCALE_WORDS) : PLAN_NONE;
     plan->control = add_flat(plan, "control", PLAN_BLOCK_CONTROL, CONTROL_WORDS);
 }
 
@@ -127,7 +129,7 @@ static uint32_t port_tensor(struct lower_plan *plan, struct plan_tensor tensor) 
 static const struct param *gradient_param(const struct graph *graph, const struct value *value) {
     for (size_t i = 0; i < graph->nodes.count; i++) {
         const struct node *node = graph->nodes.items[i];
-        if (op_has_effect(node->op) && node->inputs[1] == value) {
+        if (op_has_effect(node->op) && node->inputs[1] == value && node->inputs[0]->param) {
             return node->inputs[0]->param;
         }
     }
@@ -138,6 +140,9 @@ static uint32_t root_tensor(struct lower *lower, const struct value *root) {
     struct lower_plan *plan = lower->plan;
     if (root->kind == VALUE_PARAM) {
         return plan->param_tensors[param_index(plan, root->param)];
+    }
+    if (root->kind == VALUE_STATE && root->state_index == STATE_LOSS_SCALE) {
+        return plan->loss_scale;
     }
     if (root->kind == VALUE_STATE) {
         return plan->state_tensors[param_index(plan, root->param)][root->state_index];
@@ -201,6 +206,10 @@ static uint32_t channels_tensor(struct lower *lower, const struct value *root, i
 uint32_t lower_tensor(struct lower *lower, const struct value *value) {
     const struct value *root = storage_root((struct value *)value);
     return channels_tensor(lower, root, storage_channel(value), value->shape.c);
+}
+
+uint32_t lower_words(const struct lower *lower, uint32_t tensor) {
+    return (uint32_t)(lower->plan->tensors.items[tensor].size_bytes / 4);
 }
 
 uint32_t lower_view(struct lower *lower, const struct value *value, int channel, int n_channels) {

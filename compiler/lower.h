@@ -12,6 +12,9 @@
 /* The plan tensor that holds a value (made on first use). */
 uint32_t lower_tensor(struct lower *lower, const struct value *value);
 
+/* How many words a plan tensor takes. */
+uint32_t lower_words(const struct lower *lower, uint32_t tensor);
+
 /* A plan tensor over channels [channel, channel + n_channels) of a value, or PLAN_NONE when that
    part does not start at a multiple of PLAN_ALIGNMENT bytes. */
 uint32_t lower_view(struct lower *lower, const struct value *value, int channel, int n_channels);

@@ -19,6 +19,7 @@ struct lower_plan {
     uint32_t *param_tensors;                        /* of parameter i */
     uint32_t (*state_tensors)[PLAN_MAX_STATES + 1]; /* the last: STATE_ACCUMULATOR */
     uint32_t control;
+    uint32_t loss_scale; /* PLAN_NONE: gradients are not scaled */
     uint32_t strategies; /* of placing */
     struct memory_chunks chunks[PLAN_BLOCK_COUNT];
 };
@@ -43,10 +44,11 @@ struct lower {
 };
 
 /* Starts a plan: tensors of all parameters, of n_states optimiser states each, of accumulators
- * where gradients are accumulated, and of the control block. */
+ * where gradients are accumulated, of the loss's scale where there is one, and of the control
+ * block. */
 void lower_plan_init(struct lower_plan *plan, struct arena *arena,
                      const struct param *const *params, size_t n_params, int n_states,
-                     bool accumulates);
+                     bool accumulates, bool scales);
 void lower_plan_free(struct lower_plan *plan);
 
 /* Lowers a graph whose storage is decided into records without places, barriers or dispatches;

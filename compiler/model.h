@@ -75,7 +75,9 @@ struct model {
     int channels, tile_h, tile_w;
     const char **class_names; /* settings.n_classes of them */
     struct diag_pos tile_pos;
-    bool is_mixed; /* "precision: mixed": half precision where the device is faster with it */
+    bool is_mixed;       /* "precision: mixed": half precision where the device is faster with it */
+    float scale_initial; /* of the loss, when it is; a power of two */
+    int scale_interval;  /* good updates until it is doubled; 0: it never changes */
     int margin; /* of models with zero padding: output pixels that inference discards on each side;
                 -1: chosen */
     float momentum, beta1, beta2, epsilon, weight_decay;

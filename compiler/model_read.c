@@ -4,6 +4,7 @@
  * (model_samples.c), blocks: and layers: (model_layers.c), checks of the whole (model_check.c), the
  * hash (model_hash.c).
  */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -22,6 +23,8 @@ static struct model *make_model(const char *file_name, const char *text) {
     model->beta1 = 0.9f;
     model->beta2 = 0.999f;
     model->epsilon = 1e-8f;
+    model->scale_initial = 65536;
+    model->scale_interval = 2000;
     struct plan_model *settings = &model->settings;
     settings->normalise = PLAN_NORMALISE_UNIT;
     settings->input_scale = 1;
@@ -183,11 +186,39 @@ static void read_precision(struct reader *reader, const struct tree *field,
     reader->model->is_mixed = choice == 1;
 }
 
+#define SCALE_MIN 0x1p-24 /* of the loss, to begin with */
+#define SCALE_MAX 0x1p40
+
+/* Numbers in mixed precision; without effect in single. */
+static void read_loss_scaling(struct reader *reader, const struct tree *map,
+                              const struct variable *scope) {
+    static const char *const keys[] = {"initial", "interval"};
+    struct model *model = reader->model;
+    if (!field_check(reader, map, "loss_scaling", keys, ARRAY_LEN(keys)))
+        return;
+    const struct tree *field = tree_get(map, "initial");
+    int exponent;
+    if (field != NULL &&
+        field_float(reader, field, scope, "initial", SCALE_MIN, SCALE_MAX, &model->scale_initial) &&
+        frexpf(model->scale_initial, &exponent) != 0.5f) {
+        reader_error(reader, field->pos, "initial is %.9g, must be a power of two",
+                     (double)model->scale_initial);
+        reader_hint(reader, "the nearest below is %.9g", ldexp(1, exponent - 1));
+    }
+    field = tree_get(map, "interval");
+    if (field != NULL)
+        field_int(reader, field, scope, "interval", 0, (int)LOSS_SCALE_MOST,
+                  &model->scale_interval);
+}
+
 static void read_sections(struct reader *reader, const struct tree *root,
                           const struct variable *scope) {
     struct layer_init init = {LAYER_INIT_HE, 0};
     read_name(reader, tree_get(root, "model"), scope);
     read_precision(reader, tree_get(root, "precision"), scope);
+    const struct tree *scaling = tree_get(root, "loss_scaling");
+    if (scaling != NULL && !tree_is_empty(scaling))
+        read_loss_scaling(reader, scaling, scope);
     const struct tree *input = required(reader, root, "input", "\"input: {tile: 572}\"");
     if (input != NULL)
         settings_read_input(reader, input, scope);
@@ -237,8 +268,9 @@ static void finish(struct model *model) {
 
 bool model_parse(const char *file_name, const char *text, const struct model_override *overrides,
                  size_t n_overrides, struct model **out, struct diag *diag) {
-    static const char *const sections[] = {"model",   "let",   "input",  "labels", "augment",
-                                           "weights", "train", "blocks", "layers", "precision"};
+    static const char *const sections[] = {"model",   "let",       "input",       "labels",
+                                           "augment", "weights",   "train",       "blocks",
+                                           "layers",  "precision", "loss_scaling"};
     struct model *model = make_model(file_name, text);
     struct tree *root;
     const size_t before = diag->count;

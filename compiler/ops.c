@@ -13,7 +13,7 @@ const struct op_info *const op_table[OP_COUNT] = {
 };
 
 bool op_has_effect(enum op_kind op) {
-    return op == OP_SGD || op == OP_ADAM || op == OP_ACCUMULATE;
+    return op == OP_SGD || op == OP_ADAM || op == OP_ACCUMULATE || op == OP_GRADIENT_CHECK;
 }
 
 struct value *op_input(const struct node *node, int i) {

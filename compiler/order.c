@@ -1,7 +1,8 @@
 /*
  * order.c: moves every update (SGD, ADAM, ACCUMULATE) directly after the last node that reads what
  * it changes or makes its gradient. The gradient's memory is free from there on, so that the
- * gradients of all layers never exist at once. Every crop moves directly after the node that makes
+ * gradients of all layers never exist at once, unless the updates wait for the verdict over all of
+ * them (loss_scale.c). Every crop moves directly after the node that makes
  * what it crops: the whole map then need not wait for the decoder. The order of all other nodes
  * stays.
  */
@@ -24,12 +25,21 @@ static bool reads(const struct node *node, const struct value *value) {
     return false;
 }
 
+static bool makes_input(const struct node *node, const struct node *update) {
+    for (int i = 0; i < update->n_inputs; i++) {
+        if (update->inputs[i]->producer == node) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static size_t earliest_place(const struct graph *graph, const struct node *update) {
     size_t after = 0;
     for (size_t i = 0; i < graph->nodes.count; i++) {
         const struct node *node = graph->nodes.items[i];
-        bool before = node != update &&
-                      (reads(node, update->inputs[0]) || node == update->inputs[1]->producer);
+        bool before =
+            node != update && (reads(node, update->inputs[0]) || makes_input(node, update));
         after = before ? i : after;
     }
     return after;
@@ -44,6 +54,13 @@ static size_t index_of(const struct graph *graph, const struct node *node) {
 }
 
 static size_t place_of(const struct graph *graph, const struct node *node, size_t index) {
+    if (node->op == OP_GRADIENT_FLAGS) {
+        return 0;
+    }
+    if (node->op ==
+        OP_GRADIENT_CHECK) { /* while the gradient is at hand; it stays for the update */
+        return index_of(graph, node->inputs[1]->producer);
+    }
     if (op_has_effect(node->op)) {
         return earliest_place(graph, node);
     }

@@ -16,6 +16,16 @@ void update_run(struct graph *graph, const struct model *model,
                 const struct autodiff_result *gradients);
 void accumulate_run(struct graph *graph, const struct autodiff_result *gradients);
 
+/* loss_scale.c: of models in mixed precision. loss_scale_run: after differentiation, the gradient
+   of the loss is multiplied by its scale. loss_scale_check: before the updates, nodes that look at
+   all gradients and change the scale; returns the verdict that updates take, NULL where nothing is
+   scaled. Where batches are accumulated, gradients are then the means. */
+void loss_scale_run(struct graph *graph, const struct model *model);
+struct value *loss_scale_check(struct graph *graph, const struct model *model,
+                               const struct autodiff_result *gradients);
+/* Of update.c: a state of a parameter. */
+struct value *update_state(struct graph *graph, const struct value *param, int index);
+
 /* mask.c: masks of activations' gradients move to where the gradient is smaller, past pooling,
    cropping and dropout; pool_index_run: poolings keep where their maxima were. Both so that maps
    need not stay for the backward pass. Before fuse. */

@@ -226,7 +226,19 @@ static void choose_simple(enum kernel_id kernel, const union kernel_params *p, e
     case KERNEL_ID_accumulate:
         choose_each(variant, 1, p->accumulate.count, cls, tile);
         break;
-    default: /* act_fwd, act_bwd, add: n and count come first */
+    case KERNEL_ID_gradient_check:
+        choose_sum(variant, GRADIENT_FLAGS, cpu ? 16 : 256, 0, tile);
+        tile->shared_bytes = 4;
+        break;
+    case KERNEL_ID_loss_scale:
+        choose_sum(variant, 1, cpu ? 16 : 256, 0, tile);
+        tile->shared_bytes = 4;
+        break;
+    case KERNEL_ID_sgd_scaled:
+    case KERNEL_ID_adam_scaled: /* count comes first */
+        choose_each(variant, 1, p->sgd.count, cls, tile);
+        break;
+    default: /* act_fwd, act_bwd, add, scale_gradient: n and count come first */
         choose_each(variant, p->act_fwd.n, p->act_fwd.count, cls, tile);
         break;
     }

@@ -198,8 +198,6 @@ void tile_choose_wgrad_shared(enum kernel_id kernel, const union kernel_params *
 #define MATRIX_PARTS (MATRIX_ROWS / MATRIX_PART * (MATRIX_COLUMNS / MATRIX_PART))
 #define MATRIX_CHANNELS 16u /* depth of a step: of sums over channels, and over pixels */
 #define MATRIX_PIXELS 32u
-/* Gradients of a mean over some hundred thousand pixels, towards the middle of half precision. */
-#define MATRIX_EXPONENT 14u
 
 /* Constants 0 to 11. */
 static void matrix_constants(struct tile *tile, uint32_t third, uint32_t depth) {
@@ -224,7 +222,7 @@ void tile_choose_conv_matrix(enum kernel_id kernel, const union kernel_params *p
     matrix_constants(tile, map.epilogue, MATRIX_CHANNELS);
     tile_add_spec(tile, map.padded);
     tile_add_spec(tile, map.sources % MATRIX_CHANNELS == 0);
-    tile_add_spec(tile, gradient ? MATRIX_EXPONENT : 0);
+    tile_add_spec(tile, gradient);
     tile->shared_bytes = MATRIX_CHANNELS * (MATRIX_ROWS / 2 + 4 + MATRIX_COLUMNS / 2 + 4) * 4 +
                          MATRIX_PARTS * PLAN_MATRIX_SIZE * PLAN_MATRIX_SIZE * 4;
     tile_set_groups(tile, map.n * tile_blocks((uint64_t)map.h * map.w, MATRIX_ROWS) *
@@ -236,7 +234,7 @@ void tile_choose_wgrad_matrix(enum kernel_id kernel, const union kernel_params *
     struct wgrad wgrad = tile_wgrad_find(kernel, p);
     bool up = kernel == KERNEL_ID_upconv_wgrad;
     tile->variant = up ? "upconv_wgrad_matrix" : "conv_wgrad_matrix";
-    matrix_constants(tile, MATRIX_EXPONENT, MATRIX_PIXELS);
+    matrix_constants(tile, 0, MATRIX_PIXELS);
     tile_add_spec(tile, wgrad.padded);
     tile_add_spec(tile, wgrad.kh);
     tile_add_spec(tile, wgrad.kw);

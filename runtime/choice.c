@@ -1,8 +1,8 @@
 /*
  * choice.c: see choice.h. --disable and the limits of the device say what may be used. Of that
- * decide, in this order: what the session was opened with (a resumed training, a measurement), the
- * file of unetrun tune, the table of drivers measured before, the preferences in the plan
- * (docs/runtime.md).
+ * decide, in this order: what the session was opened with (a resumed training, a measurement),
+ * UNET_PREFER in the environment, the file of unetrun tune, the table of drivers measured before,
+ * the preferences in the plan (docs/runtime.md).
  */
 #include "runtime/choice.h"
 
@@ -30,6 +30,8 @@ struct picker {
     char key[TUNE_KEY_TEXT];
     struct tune tune; /* empty: no file, or not to be used */
     uint32_t given;   /* by the session; PLAN_NONE: nothing */
+    bool is_preferring;
+    enum plan_method_kind preferred;
     struct err *err;
 };
 
@@ -44,6 +46,26 @@ static bool fail_empty(const struct picker *picker, const struct plan_program *p
     err_set(picker->err, ERR_USAGE, "%s, %s: no method is left of %s", program->name, choice->name,
             list);
     return err_hint(picker->err, "--disable, or UNET_DISABLE in the environment, names too many");
+}
+
+/* What UNET_PREFER in the environment names, wherever a plan has it. */
+static bool read_preferred(struct picker *picker) {
+    const char *name = getenv("UNET_PREFER");
+    picker->is_preferring = name != NULL && name[0] != '\0';
+    if (!picker->is_preferring || plan_method_find(name, strlen(name), &picker->preferred))
+        return true;
+    return err_set(picker->err, ERR_USAGE, "UNET_PREFER: there is no method \"%s\"", name);
+}
+
+static bool pick_preferred(const struct picker *picker, const struct plan_choice *choice,
+                           uint32_t allowed, struct unet_choice *out) {
+    const uint32_t method =
+        picker->is_preferring ? plan_choice_find(choice, picker->preferred) : PLAN_NONE;
+    if (method == PLAN_NONE || (allowed >> method & 1u) == 0)
+        return false;
+    out->method = method;
+    out->reason = UNET_CHOICE_PREFERENCE;
+    return true;
 }
 
 /* By measurements, if there are any for the device, driver and shape. */
@@ -117,7 +139,8 @@ static bool pick(const struct picker *picker, const struct plan_program *program
     }
     if (n_allowed == 0)
         return fail_empty(picker, program, choice);
-    if (n_allowed > 1 && pick_tuned(picker, program, index, allowed, out))
+    if (n_allowed > 1 && (pick_preferred(picker, choice, allowed, out) ||
+                          pick_tuned(picker, program, index, allowed, out)))
         return take_given(picker, choice, allowed, out);
     out->method = plan_choice_prefer(choice, picker->kind, allowed);
     out->reason = n_allowed == 1 ? UNET_CHOICE_ONLY : UNET_CHOICE_PREFERENCE;
@@ -196,7 +219,7 @@ bool chosen_open(struct chosen *chosen, const struct unet_device *device, const 
     tune_key(device, picker.kind, picker.key);
     if (n_choices > 1 && (device->disabled >> EXEC_DISABLE_TUNE_FILE & 1u) == 0)
         tune_load(&picker.tune, NULL);
-    const bool good = pick_all(chosen, &picker, methods);
+    const bool good = read_preferred(&picker) && pick_all(chosen, &picker, methods);
     tune_free(&picker.tune);
     if (!good)
         return false;

@@ -211,7 +211,8 @@ bool unet_session_runs_record(const struct unet_session *session, const char *pr
 /* Whether optimiser state is there: a program opened uses it. */
 bool unet_session_has_state(const struct unet_session *session);
 
-/* Weights from the plan's initialisers, a pure function of seed; optimiser state to zero. */
+/* Weights from the plan's initialisers, a pure function of seed; optimiser state and what is known
+   of the loss's scale to zero. */
 bool unet_session_init_weights(struct unet_session *session, uint64_t seed, struct err *err);
 
 /* What changes from run to run: written to the control block. learning_rate <= 0: from the plan's
@@ -362,6 +363,11 @@ struct unet_train_progress {
     uint32_t step, total_steps;
     double loss, accuracy, learning_rate;
     double seconds; /* since the start of this run */
+    /* Plans in mixed precision (docs/training.md): what the loss was multiplied by in this step, 0
+       in other plans; updates left out so far; whether this one was. */
+    double loss_scale;
+    uint32_t skipped;
+    bool was_skipped;
     bool has_validation;
     double scores[UNET_SCORE_COUNT]; /* with validation; NaN: undefined or not computed */
 };

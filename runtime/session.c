@@ -258,12 +258,26 @@ static double adam_bias(float beta, uint32_t step) {
     return beta > 0.0f ? -expm1(((double)step + 1.0) * log((double)beta)) : 1.0;
 }
 
+/* Updates that were left out so far. Adam's corrections count only those that were made. */
+static bool count_skipped(struct unet_session *session, uint32_t *skipped_out, struct err *err) {
+    const uint32_t tensor = plan_loss_scale(session->plan);
+    float scale[LOSS_SCALE_WORDS] = {0};
+    *skipped_out = 0;
+    if (session->plan->model.optimiser != PLAN_OPTIMISER_ADAM || tensor == PLAN_NONE ||
+        !unet_session_has_state(session))
+        return true;
+    if (!unet_session_read_tensor(session, tensor, scale, err))
+        return false;
+    *skipped_out = (uint32_t)scale[LOSS_SCALE_SKIPPED];
+    return true;
+}
+
 bool unet_session_set_batch(struct unet_session *session, uint64_t seed, uint32_t step,
                             uint32_t batch, uint32_t total_steps, float learning_rate,
                             struct err *err) {
     const struct plan_model *model = &session->plan->model;
     const uint32_t batches = MAX(model->accumulate, 1u); /* 0: a plan of bare kernels */
-    uint32_t words[CONTROL_WORDS] = {0};
+    uint32_t words[CONTROL_WORDS] = {0}, skipped;
     if (batch >= batches)
         return err_set(err, ERR_USAGE, "batch %u of an update that takes %u", batch, batches);
     if (session->block_bytes[PLAN_BLOCK_CONTROL] < sizeof(words))
@@ -272,13 +286,16 @@ bool unet_session_set_batch(struct unet_session *session, uint64_t seed, uint32_
                        (unsigned long long)session->block_bytes[PLAN_BLOCK_CONTROL], sizeof(words));
     if (!(learning_rate > 0.0f))
         learning_rate = schedule_learning_rate(model, step, total_steps);
+    if (!count_skipped(session, &skipped, err))
+        return false;
+    const uint32_t updates = step - MIN(skipped, step);
     words[CONTROL_SEED_LO] = (uint32_t)seed;
     words[CONTROL_SEED_HI] = (uint32_t)(seed >> 32);
     words[CONTROL_STEP] = step * batches + batch;
     words[CONTROL_ACCUMULATED] = batch;
     words[CONTROL_LEARNING_RATE] = float_bits((double)learning_rate);
-    words[CONTROL_ADAM_BIAS1] = float_bits(adam_bias(model->beta1, step));
-    words[CONTROL_ADAM_BIAS2] = float_bits(adam_bias(model->beta2, step));
+    words[CONTROL_ADAM_BIAS1] = float_bits(adam_bias(model->beta1, updates));
+    words[CONTROL_ADAM_BIAS2] = float_bits(adam_bias(model->beta2, updates));
     return session->exec->ops->upload(session->exec, PLAN_BLOCK_CONTROL, 0, words, sizeof(words),
                                       err);
 }
@@ -472,5 +489,8 @@ bool unet_session_init_weights(struct unet_session *session, uint64_t seed, stru
             unet_session_write_param(session, i, -1, dense, err) && clear_states(session, i, err);
     }
     free(dense);
-    return done;
+    const uint32_t scale = plan_loss_scale(plan);
+    const float unused[LOSS_SCALE_WORDS] = {0};
+    return done && (scale == PLAN_NONE || !unet_session_has_state(session) ||
+                    unet_session_write_tensor(session, scale, unused, err));
 }

@@ -1,12 +1,17 @@
 #version 450
 /*
  * adam.comp: Adam (Kingma and Ba 2015) as torch.optim.Adam; the control buffer carries the bias
- * corrections 1 - beta^(step + 1).
+ * corrections 1 - beta^(step + 1). SCALED: of a gradient that is divided by its scale first
+ * (scaled.glsl).
  */
 #extension GL_GOOGLE_include_directive : require
 #extension GL_EXT_control_flow_attributes : require
 #include "kernel_contract.h"
+#ifdef SCALED
+#define PARAMS ADAM_SCALED_PARAMS
+#else
 #define PARAMS ADAM_PARAMS
+#endif
 #include "access.glsl"
 #include "each.glsl"
 #include "lanes.glsl"
@@ -16,6 +21,8 @@ TENSOR(1, readonly, float, g)
 TENSOR(2, , float, m)
 TENSOR(3, , float, v)
 TENSOR(4, readonly, float, control)
+#define VERDICT_BINDING 5
+#include "scaled.glsl"
 
 void update(uint at, float weight, float gradient, float old_first, float old_second, float rate,
             float bias1, float bias2) {
@@ -28,6 +35,7 @@ void update(uint at, float weight, float gradient, float old_first, float old_se
 }
 
 void main() {
+    UNLESS_SKIPPED
     float rate = AT(control, CONTROL_LEARNING_RATE);
     float bias1 = AT(control, CONTROL_ADAM_BIAS1);
     float bias2 = AT(control, CONTROL_ADAM_BIAS2);
@@ -39,7 +47,7 @@ void main() {
         LANES_FROM(v)
         [[unroll]] for (uint item = 0u; item < LANES_ITEMS; item++) {
             uint first = lanes_first() + item * gl_SubgroupSize;
-            update(first + gl_SubgroupInvocationID, LANES(w, first), LANES(g, first),
+            update(first + gl_SubgroupInvocationID, LANES(w, first), UNSCALED(LANES(g, first)),
                    LANES(m, first), LANES(v, first), rate, bias1, bias2);
         }
         return;
@@ -47,5 +55,5 @@ void main() {
 #endif
     uint at = flat_element();
     for (uint item = 0u; item < ITEMS && at < p.count; item++, at += gl_WorkGroupSize.x)
-        update(at, AT(w, at), AT(g, at), AT(m, at), AT(v, at), rate, bias1, bias2);
+        update(at, AT(w, at), UNSCALED(AT(g, at)), AT(m, at), AT(v, at), rate, bias1, bias2);
 }

@@ -10,8 +10,8 @@
  * that the device offers. The workgroup's size is the number of such parts times the size of a
  * subgroup, and a multiple of TILE_PIXELS / 2.
  *
- * src is multiplied by 2^EXPONENT before it is rounded and clamped (half.glsl), the sums by its
- * inverse.
+ * Where src is a gradient, what is out of the range of half precision becomes infinite, else it is
+ * clamped (half.glsl).
  *
  * Written for GL_NV_cooperative_matrix, which old compilers know; shaders/cooperative_matrix.py
  * makes the KHR instructions of it.
@@ -37,7 +37,7 @@ layout(constant_id = 10) const uint SUB_COLUMNS = 32;
 layout(constant_id = 11) const uint CHANNELS = 16; /* of a step */
 layout(constant_id = 12) const uint PADDED = 1;    /* 0: all taps are inside the source */
 layout(constant_id = 13) const uint EXACT = 0;     /* 1: CHANNELS divides the source's */
-layout(constant_id = 14) const uint EXPONENT = 0; /* power of two */
+layout(constant_id = 14) const uint GRADIENT = 0;  /* 1: src is a gradient */
 
 #define MATRIX_A fcoopmatNV<16, gl_ScopeSubgroup, M_SIZE, K_SIZE>
 #define MATRIX_B fcoopmatNV<16, gl_ScopeSubgroup, K_SIZE, N_SIZE>
@@ -102,7 +102,6 @@ void main() {
     source two = source_of(min(first_pixel + pair * 2u + 1u, pixels - 1u));
     uint src_plane = SRC_H * SRC_W;
     uint src_image = image * SRC_STRIDE_N;
-    float scale = exp2(float(EXPONENT));
 
     MATRIX_C sum[DOWN * ACROSS];
     [[unroll]] for (uint i = 0u; i < DOWN * ACROSS; i++)
@@ -125,8 +124,9 @@ void main() {
                 uint plane = src_image + (exists ? channel * src_plane : 0u);
                 float a = AT(src, plane + (one_inside ? one_at : 0u));
                 float b = AT(src, plane + (two_inside ? two_at : 0u));
-                staged[i] = half_pair(one_inside && exists ? a * scale : 0.0,
-                                 two_inside && exists ? b * scale : 0.0);
+                a = one_inside && exists ? a : 0.0;
+                b = two_inside && exists ? b : 0.0;
+                staged[i] = GRADIENT != 0u ? half_pair_gradient(a, b) : half_pair(a, b);
             }
             uint tap = tap_y * KERNEL_W + tap_x;
             [[unroll]] for (uint i = 0u; i < W_SHARE; i++) {
@@ -184,7 +184,6 @@ void main() {
         barrier();
     }
 
-    float unscale = exp2(-float(EXPONENT));
     uint slot = part * (M_SIZE * N_SIZE);
     [[unroll]] for (uint i = 0u; i < DOWN * ACROSS; i++) {
         barrier();
@@ -196,7 +195,7 @@ void main() {
                                    e / M_SIZE);
             if (at < pixels && place_exists(to))
                 place_store(to, place_bias(to), image, place_at(to, at),
-                            sum_tile[slot + e] * unscale);
+                            sum_tile[slot + e]);
         }
     }
 }

@@ -1,20 +1,38 @@
 /*
- * half.glsl: numbers in half precision, two in a word. They reach from 6e-8 to 65504; what is
- * larger is clamped, so that no sum becomes infinite.
+ * half.glsl: numbers in half precision, two in a word. They reach from 6e-8 to 65504.
  *
- * half_pair is for factors of products, with the rounding that the driver has. half_bits and
- * half_float are the conversions of half_store and half_load (kernel_contract.h): integers and an
- * exact product, so that every driver computes the same bits. Their argument and result are the
- * bits of a float, which never passes through a float operation that could flush it.
+ * half_pair is for factors of products, with the rounding that the driver has. Of maps and weights,
+ * what is larger is clamped: no scale could help, and nothing looks at the results. Of gradients it
+ * becomes infinite, and so do, or become no numbers, the weight gradients that it goes into, where
+ * gradient_check finds them. That is decided by the bits: what a conversion makes of numbers that are
+ * too large, and comparisons of what is no number, is the driver's choice.
+ *
+ * half_bits and half_float are the conversions of half_store and half_load (kernel_contract.h), of
+ * maps only: integers and an exact product, so that every driver computes the same bits. Their
+ * argument and result are the bits of a float, which never passes through a float operation that
+ * could flush it.
  */
 #ifndef UNET_HALF_GLSL
 #define UNET_HALF_GLSL
 
+#define HALF_MOST 65504.0
+#define HALF_MOST_BITS 0x477fe000u /* of that as a float */
+#define HALF_INFINITY 0x7c00u
+
 uint half_pair(float a, float b) {
-    return packHalf2x16(clamp(vec2(a, b), -65504.0, 65504.0));
+    return packHalf2x16(clamp(vec2(a, b), -HALF_MOST, HALF_MOST));
 }
 
-#define HALF_INFINITY 0x7c00u
+bool half_overflows(float a) {
+    return (floatBitsToUint(a) & 0x7fffffffu) > HALF_MOST_BITS;
+}
+
+uint half_pair_gradient(float a, float b) {
+    uint pair = half_pair(a, b);
+    pair = half_overflows(a) ? pair & 0xffff0000u | HALF_INFINITY : pair;
+    return half_overflows(b) ? pair & 0xffffu | HALF_INFINITY << 16 : pair;
+}
+
 #define HALF_LARGEST 0x7bffu /* 65504 */
 
 /* Shifted right by 1 to 31 bits, to nearest, ties to even. */

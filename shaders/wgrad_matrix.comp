@@ -8,7 +8,7 @@
  * is the number of parts times the size of a subgroup, a multiple of DEPTH / 2. Pixels are added in
  * ascending order of steps.
  *
- * dy is multiplied by 2^EXPONENT before it is rounded and clamped, the sums by its inverse.
+ * Of dy, what is out of the range of half precision becomes infinite, of x it is clamped (half.glsl).
  */
 #extension GL_GOOGLE_include_directive : require
 #extension GL_EXT_control_flow_attributes : require
@@ -34,7 +34,6 @@ TENSOR(0, readonly, float, x)
 TENSOR(1, readonly, float, dy)
 TENSOR(2, writeonly, float, partial)
 
-layout(constant_id = 3) const uint EXPONENT = 0; /* power of two */
 layout(constant_id = 4) const uint M_SIZE = 16;
 layout(constant_id = 5) const uint N_SIZE = 16;
 layout(constant_id = 6) const uint K_SIZE = 16;
@@ -94,8 +93,8 @@ float load_x(pixel_place pixel, row_place row) {
     return inside && pixel.valid ? value : 0.0;
 }
 
-float load_dy(pixel_place pixel, uint col, float scale) {
-    return pixel.valid ? AT(dy, pixel.dy_at + col) * scale : 0.0;
+float load_dy(pixel_place pixel, uint col) {
+    return pixel.valid ? AT(dy, pixel.dy_at + col) : 0.0;
 }
 
 void main() {
@@ -128,7 +127,6 @@ void main() {
     uint map_rows = p.n * PIXELS_H;
     uint pixel = split * map_rows / p.splits * PIXELS_W;
     uint end = (split + 1u) * map_rows / p.splits * PIXELS_W;
-    float scale = exp2(float(EXPONENT));
 
     MATRIX_C sum[DOWN * ACROSS];
     [[unroll]] for (uint i = 0u; i < DOWN * ACROSS; i++)
@@ -144,8 +142,8 @@ void main() {
             [[unroll]] for (uint i = 0u; i < OWN_ROWS; i++)
                 staged_x[i] = half_pair(load_x(one, own_rows[i]), load_x(two, own_rows[i]));
             [[unroll]] for (uint i = 0u; i < OWN_COLS; i++)
-                staged_dy[i] = half_pair(load_dy(one, own_cols[i], scale),
-                                         load_dy(two, own_cols[i], scale));
+                staged_dy[i] = half_pair_gradient(load_dy(one, own_cols[i]),
+                                                  load_dy(two, own_cols[i]));
             pixel += DEPTH;
         }
         if (!is_first) { /* the step before */
@@ -176,7 +174,6 @@ void main() {
         barrier();
     }
 
-    float unscale = exp2(-float(EXPONENT));
     uint slot = part * (M_SIZE * N_SIZE);
     [[unroll]] for (uint i = 0u; i < DOWN * ACROSS; i++) {
         barrier();
@@ -192,7 +189,7 @@ void main() {
 #endif
             if (row < rows && col < cols)
                 AT(partial, (split * rows + row) * cols + col) =
-                    channel < p.c_out ? sum_tile[slot + e] * unscale : 0.0;
+                    channel < p.c_out ? sum_tile[slot + e] : 0.0;
         }
     }
 }

@@ -102,9 +102,14 @@ struct bench_part bench_part_of(const struct plan_program *program, uint32_t ind
     case KERNEL_ID_loss_reduce:
         return (struct bench_part){BENCH_LOSS, BENCH_FORWARD};
     case KERNEL_ID_softmax_loss_grad:
+    case KERNEL_ID_scale_gradient:
         return (struct bench_part){BENCH_LOSS, BENCH_DATA_GRADIENT};
     case KERNEL_ID_accumulate:
         return (struct bench_part){BENCH_OPTIMISER, BENCH_WEIGHT_GRADIENT};
+    case KERNEL_ID_gradient_check:
+    case KERNEL_ID_loss_scale:
+    case KERNEL_ID_sgd_scaled:
+    case KERNEL_ID_adam_scaled:
     case KERNEL_ID_sgd:
     case KERNEL_ID_adam:
     case KERNEL_COUNT:

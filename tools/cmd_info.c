@@ -197,7 +197,7 @@ static json_t *describe_plan(const struct plan *plan) {
     json_object_set_new(memory, "accumulator_bytes",
                         json_integer((json_int_t)plan_accumulator_bytes(plan)));
     json_object_set_new(memory, "chunks", describe_chunks(plan));
-    return json_pack(
+    json_t *root = json_pack(
         "{s:s, s:s, s:s, s:s, s:i, s:[i,i,i,i], s:[i,i,i,i], s:[i,i], s:[i,i], s:s, s:s, s:f, s:s, "
         "s:i, s:i, s:f, s:o, s:o, s:o, s:I, s:i, s:o, s:o}",
         "model", model->name, "source", model->source, "overrides", model->overrides, "model_hash",
@@ -213,6 +213,12 @@ static json_t *describe_plan(const struct plan *plan) {
         describe_weights(&model->weights), "labels", describe_labels(model), "parameters",
         (json_int_t)cmd_count_parameters(plan), "parameter_tensors", (int)plan->n_params,
         "programs", programs, "memory", memory);
+    const struct plan_scaling scaling = plan_scaling(plan);
+    if (scaling.tensor != PLAN_NONE)
+        json_object_set_new(root, "loss_scaling",
+                            json_pack("{s:f, s:i}", "initial", (double)scaling.initial, "interval",
+                                      (int)scaling.interval));
+    return root;
 }
 
 static void format_value(uint32_t value, char *text, size_t size_bytes) {
@@ -220,6 +226,19 @@ static void format_value(uint32_t value, char *text, size_t size_bytes) {
         snprintf(text, size_bytes, "other");
     else
         snprintf(text, size_bytes, "%u", value);
+}
+
+/* Of plans in mixed precision. */
+static void print_scaling(const struct plan *plan) {
+    const struct plan_scaling scaling = plan_scaling(plan);
+    if (scaling.tensor == PLAN_NONE)
+        return;
+    printf("loss         multiplied by %g", (double)scaling.initial);
+    if (scaling.interval > 0)
+        printf(
+            " at first, by half of it when gradients overflow, by twice after %u updates without",
+            scaling.interval);
+    printf("\n");
 }
 
 static void print_model(const struct plan *plan) {
@@ -239,6 +258,7 @@ static void print_model(const struct plan *plan) {
            schedule_names[model->schedule], model->default_steps);
     printf("update       the mean gradient of %u batch%s\n", model->accumulate,
            model->accumulate == 1 ? "" : "es");
+    print_scaling(plan);
     printf("augment      %s\n", plan_describe_augment(&model->augment, text, sizeof(text)));
     printf("weights      %s\n", plan_describe_weights(&model->weights, text, sizeof(text)));
     printf("labels       ");

@@ -72,6 +72,8 @@ struct progress_state {
     double step_seconds;            /* smoothed; without validation */
     double last_seconds, shown_seconds;
     uint32_t shown_step;
+    double loss_scale; /* newest; 0: the plan has none */
+    uint32_t skipped;  /* updates */
 };
 
 /* Live: ten times a second at most. Plain: the first and last step, and between about every 2 % or
@@ -87,13 +89,15 @@ static bool is_due(const struct progress_state *state, const struct unet_train_p
 }
 
 static void print_step(struct progress_state *state, const struct unet_train_progress *progress) {
-    char left[48];
+    char left[48], skipped[40] = "";
     const uint32_t done = progress->step - state->first_step;
     cmd_format_duration(progress->seconds / done * (progress->total_steps - progress->step), left,
                         sizeof(left));
-    fprintf(stderr, "%sstep %u/%u  loss %.4f  accuracy %.3f  rate %.3g  %.2f images/s  %s left%s",
+    if (progress->skipped > 0)
+        snprintf(skipped, sizeof(skipped), "  %u skipped", progress->skipped);
+    fprintf(stderr, "%sstep %u/%u  loss %.4f  accuracy %.3f  rate %.3g%s  %.2f images/s  %s left%s",
             state->live ? "\r" : "", progress->step, progress->total_steps, progress->loss,
-            progress->accuracy, progress->learning_rate,
+            progress->accuracy, progress->learning_rate, skipped,
             state->batch /
                 (state->timed_steps > 0 ? state->step_seconds : progress->seconds / done),
             left, state->live ? "\033[K" : "\n");
@@ -130,6 +134,8 @@ static void show_progress(const struct unet_train_progress *progress, void *user
     state->last_seconds = progress->seconds;
     state->last_step = progress->step;
     state->total_steps = progress->total_steps;
+    state->loss_scale = progress->loss_scale;
+    state->skipped = progress->skipped;
     if (!log_enabled(LOG_INFO))
         return;
     if (is_due(state, progress) || progress->has_validation)
@@ -183,6 +189,16 @@ static void report_continuation(const struct train_values *values) {
               "  unetrun train %s --data %s%s --out %s%s%s --resume %s/last.safetensors",
               values->common.operands.items[0], values->data, frames, values->out, held_out,
               patience, values->out);
+}
+
+/* Of plans in mixed precision. */
+static void report_scale(const struct progress_state *state, uint32_t steps) {
+    if (state->loss_scale > 0)
+        log_print(
+            LOG_INFO,
+            "the loss was multiplied by %g in the end; %u of %u updates were left out because "
+            "gradients overflowed",
+            state->loss_scale, state->skipped, steps);
 }
 
 static void report_end(const struct train_values *values, const struct unet_train_result *result) {
@@ -242,6 +258,8 @@ static bool train_on_device(const struct train_values *values, const struct plan
     struct unet_train_result result;
     const bool good = unet_train(device, plan, &options, &result, err);
     if (good)
+        report_scale(&state, result.info.step);
+    if (good)
         report_end(values, &result);
     else
         log_end_line();
@@ -297,6 +315,7 @@ const struct cli_command cmd_train = {
         "frames\nwere scored, validation_loss, validation_pixel_error, validation_iou, "
         "validation_mean_iou,\nvalidation_dice, validation_seg of objects and, with --best v_rand, "
         "validation_v_rand.\n"
+        "In mixed precision also loss_scale and skipped_updates.\n"
         "Checkpoints are last.safetensors and, with validation data, best.safetensors. Interrupted "
         "by\nCtrl-C or SIGTERM, the run finishes its step, saves, and can be continued with "
         "--resume.\ndocs/training.md says more.",

@@ -6,7 +6,8 @@
  *
  * Where an update averages the gradients of several batches, ACCUMULATE adds those of all but the
  * last to a state of their own; the last batch's update takes the mean of that sum and its own
- * gradient, which is then worked out in the gradient's memory: nobody else reads it.
+ * gradient, which is then worked out in the gradient's memory: nobody else reads it. Gradients that
+ * are scaled come with a verdict instead (loss_scale.c), and are the mean already.
  */
 #include <math.h>
 
@@ -26,6 +27,10 @@ static bool check_update(struct node *node, int n_states, struct err *err) {
     for (int i = 2; i < node->n_inputs; i++) {
         const struct value *state = node->inputs[i];
         int index = i - 2 < n_states ? i - 2 : STATE_ACCUMULATOR;
+        if (i - 2 == n_states && state->kind == VALUE_TEMP) {
+            return op_check_shape(node, i, "the verdict", (struct shape){1, 1, 1, VERDICT_WORDS},
+                                  err);
+        }
         if (state->kind != VALUE_STATE || state->param != w->param || state->state_index != index) {
             return op_error(err, node, "%s is not state %d of %s", state->name, index, w->name);
         }
@@ -38,12 +43,26 @@ static bool check_update(struct node *node, int n_states, struct err *err) {
 
 /* The sum of earlier batches' gradients, or NULL. */
 static const struct value *accumulated(const struct node *node, int n_states) {
-    return op_input(node, 2 + n_states);
+    const struct value *last = op_input(node, 2 + n_states);
+    return last && last->kind == VALUE_STATE ? last : NULL;
+}
+
+/* The verdict on scaled gradients, or NULL. */
+static const struct value *verdict_on(const struct node *node, int n_states) {
+    const struct value *last = op_input(node, 2 + n_states);
+    return last && last->kind == VALUE_TEMP ? last : NULL;
+}
+
+static bool is_left_out(const struct node *node, double *const *in, int n_states) {
+    return verdict_on(node, n_states) && in[2 + n_states][VERDICT_APPLY] == 0;
 }
 
 /* The gradient that the update takes, of element e. */
 static double mean_gradient(const struct node *node, double *const *in, int n_states, size_t e,
                             const struct interpret_context *context) {
+    if (verdict_on(node, n_states)) {
+        return in[1][e] * in[2 + n_states][VERDICT_UNSCALE];
+    }
     if (!accumulated(node, n_states) || context->batch == 0) {
         return in[1][e];
     }
@@ -59,7 +78,7 @@ static void lower_accumulate(struct lower *lower, const struct node *node, const
                  tensors, shape_elements(sum->shape));
 }
 
-/* Parameter, gradient, states, control. */
+/* Parameter, gradient, states, control, [verdict]. */
 static void lower_update(struct lower *lower, const struct node *node, int n_states,
                          enum kernel_id kernel, const void *params) {
     uint32_t tensors[KERNEL_MAX_BINDINGS];
@@ -71,7 +90,10 @@ static void lower_update(struct lower *lower, const struct node *node, int n_sta
     for (int i = 0; i < 2 + n_states; i++) {
         tensors[count++] = lower_tensor(lower, node->inputs[i]);
     }
-    tensors[count] = lower_control(lower);
+    tensors[count++] = lower_control(lower);
+    if (verdict_on(node, n_states)) {
+        tensors[count] = lower_tensor(lower, node->inputs[2 + n_states]);
+    }
     lower_record(lower, node, "update", kernel, params, tensors, op_table[node->op]->flops(node));
 }
 
@@ -86,6 +108,9 @@ static void sgd_reference(const struct node *node, double *const *in, double *co
     (void)out;
     const struct attr *a = &node->attr;
     double *w = in[0], *m = in[2];
+    if (is_left_out(node, in, 1)) {
+        return;
+    }
     size_t count = shape_elements(node->inputs[0]->shape);
     for (size_t e = 0; e < count; e++) {
         double g = mean_gradient(node, in, 1, e, context);
@@ -103,7 +128,8 @@ static void sgd_lower(struct lower *lower, const struct node *node) {
     struct sgd_params params = {.count = (uint32_t)op_param_words(node->inputs[0]->param),
                                 .momentum = node->attr.momentum,
                                 .decay = node->attr.decay};
-    lower_update(lower, node, 1, KERNEL_ID_sgd, &params);
+    lower_update(lower, node, 1, verdict_on(node, 1) ? KERNEL_ID_sgd_scaled : KERNEL_ID_sgd,
+                 &params);
 }
 
 const struct op_info op_sgd = {
@@ -127,7 +153,11 @@ static void adam_reference(const struct node *node, double *const *in, double *c
     const struct attr *a = &node->attr;
     double *w = in[0], *m = in[2], *v = in[3];
     double beta1 = (double)a->beta1, beta2 = (double)a->beta2;
-    double bias1 = 1 - pow(beta1, context->step + 1.0), bias2 = 1 - pow(beta2, context->step + 1.0);
+    if (is_left_out(node, in, 2)) {
+        return;
+    }
+    double updates = context->step + 1.0 - (verdict_on(node, 2) ? in[4][VERDICT_SKIPPED] : 0);
+    double bias1 = 1 - pow(beta1, updates), bias2 = 1 - pow(beta2, updates);
     size_t count = shape_elements(node->inputs[0]->shape);
     for (size_t e = 0; e < count; e++) {
         double gradient = mean_gradient(node, in, 2, e, context) + (double)a->decay * w[e];
@@ -148,7 +178,8 @@ static void adam_lower(struct lower *lower, const struct node *node) {
                                  .beta2 = node->attr.beta2,
                                  .epsilon = node->attr.epsilon,
                                  .decay = node->attr.decay};
-    lower_update(lower, node, 2, KERNEL_ID_adam, &params);
+    lower_update(lower, node, 2, verdict_on(node, 2) ? KERNEL_ID_adam_scaled : KERNEL_ID_adam,
+                 &params);
 }
 
 const struct op_info op_adam = {

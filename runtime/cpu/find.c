@@ -8,14 +8,15 @@ typedef const struct cpu_kernel *find_function(enum kernel_id id);
 
 #define DECLARE(isa)                                                                               \
     find_function cpu_pointwise_find_##isa, cpu_region_find_##isa, cpu_maxpool_find_##isa,         \
-        cpu_loss_find_##isa, cpu_update_find_##isa, cpu_winograd_find_##isa, cpu_half_find_##isa;
+        cpu_loss_find_##isa, cpu_update_find_##isa, cpu_winograd_find_##isa, cpu_half_find_##isa,  \
+        cpu_scale_find_##isa;
 #define ROW(isa)                                                                                   \
     {                                                                                              \
         cpu_pointwise_find_##isa, cpu_region_find_##isa, cpu_maxpool_find_##isa,                   \
             cpu_loss_find_##isa, cpu_update_find_##isa, cpu_winograd_find_##isa,                   \
-            cpu_half_find_##isa                                                                    \
+            cpu_half_find_##isa, cpu_scale_find_##isa                                              \
     }
-#define N_FILES 7
+#define N_FILES 8
 
 DECLARE(plain)
 #if CPU_HAS_X86

@@ -112,10 +112,9 @@ static void weights_transpose(const struct cpu_call *call, uint32_t phase, uint3
         memset(dst + b * p->taps * in4 + p->in_count, 0, (in4 - p->in_count) * sizeof(float));
 }
 
-/* ---- optimisers ---- */
+/* ---- optimisers, of gradients as they are and of scaled ones, which come with a verdict ---- */
 
-static void sgd(const struct cpu_call *call, uint32_t phase, uint32_t unit) {
-    (void)phase;
+static void sgd_of(const struct cpu_call *call, uint32_t unit, float unscale) {
     const struct sgd_params *p = &call->params->sgd;
     const struct cpu_range range = cpu_chunk(p->count, unit);
     const float rate = ((const float *)call->bindings[3])[CONTROL_LEARNING_RATE];
@@ -124,15 +123,14 @@ static void sgd(const struct cpu_call *call, uint32_t phase, uint32_t unit) {
     float *w = call->bindings[0], *m = call->bindings[2];
     CPU_INDEPENDENT
     for (uint32_t i = range.begin; i < range.end; i++) {
-        const float weight = w[i];
-        const float momentum = keep * m[i] + (g[i] + decay * weight);
+        const float weight = w[i], gradient = g[i] * unscale;
+        const float momentum = keep * m[i] + (gradient + decay * weight);
         m[i] = momentum;
         w[i] = weight - rate * momentum;
     }
 }
 
-static void adam(const struct cpu_call *call, uint32_t phase, uint32_t unit) {
-    (void)phase;
+static void adam_of(const struct cpu_call *call, uint32_t unit, float unscale) {
     const struct adam_params *p = &call->params->adam;
     const struct cpu_range range = cpu_chunk(p->count, unit);
     const float *control = call->bindings[4];
@@ -143,13 +141,38 @@ static void adam(const struct cpu_call *call, uint32_t phase, uint32_t unit) {
     float *w = call->bindings[0], *m = call->bindings[2], *v = call->bindings[3];
     CPU_INDEPENDENT
     for (uint32_t i = range.begin; i < range.end; i++) {
-        const float weight = w[i], gradient = g[i] + decay * weight;
+        const float weight = w[i], unscaled = g[i] * unscale;
+        const float gradient = unscaled + decay * weight;
         const float first = beta1 * m[i] + (1.0f - beta1) * gradient;
         const float second = beta2 * v[i] + (1.0f - beta2) * gradient * gradient;
         m[i] = first;
         v[i] = second;
         w[i] = weight - rate * (first / bias1) / (sqrtf(second / bias2) + epsilon);
     }
+}
+
+static void sgd(const struct cpu_call *call, uint32_t phase, uint32_t unit) {
+    (void)phase;
+    sgd_of(call, unit, 1.0f);
+}
+
+static void adam(const struct cpu_call *call, uint32_t phase, uint32_t unit) {
+    (void)phase;
+    adam_of(call, unit, 1.0f);
+}
+
+static void sgd_scaled(const struct cpu_call *call, uint32_t phase, uint32_t unit) {
+    (void)phase;
+    const float *verdict = call->bindings[4];
+    if (verdict[VERDICT_APPLY] != 0.0f)
+        sgd_of(call, unit, verdict[VERDICT_UNSCALE]);
+}
+
+static void adam_scaled(const struct cpu_call *call, uint32_t phase, uint32_t unit) {
+    (void)phase;
+    const float *verdict = call->bindings[5];
+    if (verdict[VERDICT_APPLY] != 0.0f)
+        adam_of(call, unit, verdict[VERDICT_UNSCALE]);
 }
 
 static const struct cpu_kernel kernels[] = {
@@ -162,6 +185,8 @@ static const struct cpu_kernel kernels[] = {
     {.id = KERNEL_ID_accumulate, .n_phases = 1, .units = flat_units, .run = accumulate},
     {.id = KERNEL_ID_sgd, .n_phases = 1, .units = flat_units, .run = sgd},
     {.id = KERNEL_ID_adam, .n_phases = 1, .units = flat_units, .run = adam},
+    {.id = KERNEL_ID_sgd_scaled, .n_phases = 1, .units = flat_units, .run = sgd_scaled},
+    {.id = KERNEL_ID_adam_scaled, .n_phases = 1, .units = flat_units, .run = adam_scaled},
 };
 
 CPU_FIND(cpu_update_find)

@@ -1,6 +1,7 @@
 /*
  * checkpoint.c: weights and optimiser state as safetensors, in PyTorch's shapes. Tensors are
- * LAYER.weight, LAYER.bias and optimiser.LAYER.weight.STATE (momentum; exp_avg, exp_avg_sq). The
+ * LAYER.weight, LAYER.bias, optimiser.LAYER.weight.STATE (momentum; exp_avg, exp_avg_sq), and in
+ * mixed precision optimiser.loss_scale (LOSS_SCALE_WORDS numbers, common/kernel_contract.h). The
  * metadata says where training stands and what the weights belong to; a file without it (written by
  * PyTorch, say) loads when names and shapes fit.
  *
@@ -20,6 +21,7 @@
 
 #define CHECKPOINT_VERSION "1"
 #define CHECKPOINT_STATE_PREFIX "optimiser."
+#define SCALE_NAME CHECKPOINT_STATE_PREFIX PLAN_LOSS_SCALE
 
 /* The name of a parameter (state -1) or one of its states. */
 static char *tensor_name(struct arena *arena, const struct plan_param *param, int state) {
@@ -70,6 +72,20 @@ static bool add_tensor(struct safetensors *file, const struct checkpoint_source 
     return true;
 }
 
+static bool has_scale(const struct plan *plan, bool has_state) {
+    return has_state && plan_loss_scale(plan) != PLAN_NONE;
+}
+
+static bool add_scale(struct safetensors *file, const struct checkpoint_source *source,
+                      struct arena *arena, struct err *err) {
+    const uint64_t dims[] = {LOSS_SCALE_WORDS};
+    float *data = arena_alloc(arena, LOSS_SCALE_WORDS * sizeof(float));
+    if (!source->read_tensor(source->user, plan_loss_scale(source->plan), data, err))
+        return false;
+    safetensors_add(file, SCALE_NAME, SAFETENSORS_F32, 1, dims, data);
+    return true;
+}
+
 bool checkpoint_write(const struct checkpoint_source *source, const char *path,
                       const struct unet_checkpoint_info *info, struct err *err) {
     const struct plan *plan = source->plan;
@@ -83,6 +99,7 @@ bool checkpoint_write(const struct checkpoint_source *source, const char *path,
         for (uint32_t j = 0; done && j < plan->params[i].n_states; j++)
             done = add_tensor(&file, source, i, (int)j, &arena, err);
     }
+    done = done && (!has_scale(plan, source->has_state) || add_scale(&file, source, &arena, err));
     done = done && safetensors_save(&file, path, err);
     safetensors_free(&file);
     arena_free(&arena);
@@ -91,6 +108,10 @@ bool checkpoint_write(const struct checkpoint_source *source, const char *path,
 
 static bool read_session(void *user, uint32_t index, int state, float *data, struct err *err) {
     return unet_session_read_param(user, index, state, data, err);
+}
+
+static bool read_session_tensor(void *user, uint32_t tensor, float *data, struct err *err) {
+    return unet_session_read_tensor(user, tensor, data, err);
 }
 
 bool unet_checkpoint_save(struct unet_session *session, const char *path,
@@ -102,6 +123,7 @@ bool unet_checkpoint_save(struct unet_session *session, const char *path,
                                              .methods = methods != NULL ? methods : "",
                                              .has_state = unet_session_has_state(session),
                                              .read = read_session,
+                                             .read_tensor = read_session_tensor,
                                              .user = session};
     const bool done = checkpoint_write(&source, path, info, err);
     free(methods);
@@ -205,7 +227,31 @@ static bool check_tensor(struct loader *loader, const struct plan_param *param, 
     return check_values(loader, entry);
 }
 
+/* The scale of the loss is there when the run was in mixed precision. One that goes on in another
+   precision begins with the scale of a new run, or has none. */
+static bool check_scale(struct loader *loader, float scale[LOSS_SCALE_WORDS]) {
+    const struct safetensors_entry *entry = safetensors_find(&loader->file, SCALE_NAME);
+    memset(scale, 0, LOSS_SCALE_WORDS * sizeof(float));
+    if (!loader->with_state || entry == NULL)
+        return true;
+    if (entry->type != SAFETENSORS_F32 || entry->rank != 1 || entry->dims[0] != LOSS_SCALE_WORDS)
+        return err_set(loader->err, ERR_INPUT, "%s: tensor %s is not %d 32-bit floats",
+                       loader->path, entry->name, LOSS_SCALE_WORDS);
+    memcpy(scale, entry->data, LOSS_SCALE_WORDS * sizeof(float));
+    const float s = scale[LOSS_SCALE_S];
+    int exponent = 0;
+    bool good = s == 0 || (frexpf(s, &exponent) == 0.5f && exponent > -126 && exponent <= 127);
+    for (int i = LOSS_SCALE_GOOD; i < LOSS_SCALE_WORDS; i++)
+        good = good && scale[i] >= 0 && scale[i] <= (float)LOSS_SCALE_MOST &&
+               scale[i] == floorf(scale[i]);
+    return good ||
+           err_set(loader->err, ERR_INPUT, "%s: tensor %s: no power of two and counts of updates",
+                   loader->path, entry->name);
+}
+
 static bool is_known(struct loader *loader, const char *name) {
+    if (strcmp(name, SCALE_NAME) == 0)
+        return true;
     for (uint32_t i = 0; i < loader->plan->n_params; i++) {
         const struct plan_param *param = &loader->plan->params[i];
         for (int state = -1; state < (int)param->n_states; state++) {
@@ -293,7 +339,7 @@ static bool write_tensor(struct loader *loader, uint32_t index, int state) {
     return done;
 }
 
-static bool write_tensors(struct loader *loader) {
+static bool write_tensors(struct loader *loader, const float scale[LOSS_SCALE_WORDS]) {
     for (uint32_t i = 0; i < loader->plan->n_params; i++) {
         const struct plan_param *param = &loader->plan->params[i];
         const int n_states = loader->with_state ? (int)param->n_states : 0;
@@ -301,7 +347,9 @@ static bool write_tensors(struct loader *loader) {
             if (!write_tensor(loader, i, state))
                 return false;
     }
-    return true;
+    return !loader->with_state || !has_scale(loader->plan, unet_session_has_state(loader->session)) ||
+           unet_session_write_tensor(loader->session, plan_loss_scale(loader->plan), scale,
+                                     loader->err);
 }
 
 bool unet_checkpoint_load(struct unet_session *session, const char *path, bool with_state,
@@ -312,13 +360,15 @@ bool unet_checkpoint_load(struct unet_session *session, const char *path, bool w
                             .with_state = with_state,
                             .err = err};
     struct unet_checkpoint_info ignored;
+    float scale[LOSS_SCALE_WORDS];
     if (with_state && !unet_session_has_state(session))
         return err_set(err, ERR_USAGE,
                        "%s: the session has no program that trains, so no optimiser state", path);
     if (!safetensors_load(path, &loader.file, err))
         return false;
-    const bool done = check_model(&loader) && check_tensors(&loader) &&
-                      read_info(&loader, info != NULL ? info : &ignored) && write_tensors(&loader);
+    const bool done =
+        check_model(&loader) && check_tensors(&loader) && check_scale(&loader, scale) &&
+        read_info(&loader, info != NULL ? info : &ignored) && write_tensors(&loader, scale);
     safetensors_free(&loader.file);
     arena_free(&loader.arena);
     return done;

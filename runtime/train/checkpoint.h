@@ -14,6 +14,8 @@ struct checkpoint_source {
     bool has_state;
     /* As unet_session_read_param. */
     bool (*read)(void *user, uint32_t index, int state, float *data, struct err *err);
+    /* The words of a tensor that is no parameter and no state of one. */
+    bool (*read_tensor)(void *user, uint32_t tensor, float *data, struct err *err);
     void *user;
 };
 

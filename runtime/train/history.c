@@ -13,13 +13,14 @@
 #define HEADER_ROOM 400
 
 /* Writes the header row, its newline included; returns its length. */
-static size_t make_header(char header[HEADER_ROOM]) {
+static size_t make_header(const struct history *history, char header[HEADER_ROOM]) {
     int used = snprintf(header, HEADER_ROOM,
                         "step,loss,accuracy,learning_rate,seconds,data_seconds,prepare_seconds");
     for (int i = 0; i < UNET_SCORE_COUNT; i++)
         used += snprintf(header + used, HEADER_ROOM - (size_t)used, ",validation_%s",
                          unet_score_name((enum unet_score)i));
-    used += snprintf(header + used, HEADER_ROOM - (size_t)used, "\n");
+    used += snprintf(header + used, HEADER_ROOM - (size_t)used, "%s\n",
+                     history->has_scale ? ",loss_scale,skipped_updates" : "");
     return (size_t)used;
 }
 
@@ -34,7 +35,7 @@ static bool read_row(const char *line, uint32_t *step, struct history_times *tim
 static bool copy_rows(struct history *history, const char *text, uint32_t steps_done, FILE *to,
                       struct err *err) {
     char header[HEADER_ROOM];
-    const size_t length = make_header(header);
+    const size_t length = make_header(history, header);
     if (strncmp(text, header, length) != 0) {
         err_set(err, ERR_INPUT, "%s: is not the metrics of a training run of this version",
                 history->path);
@@ -63,7 +64,7 @@ static bool write_start(struct history *history, uint32_t steps_done, struct err
     bool good = file_writer_open(&writer, history->path, err);
     if (good) {
         char header[HEADER_ROOM];
-        fwrite(header, 1, make_header(header), writer.stream);
+        fwrite(header, 1, make_header(history, header), writer.stream);
         good =
             text == NULL || copy_rows(history, (const char *)text, steps_done, writer.stream, err);
         if (good)
@@ -83,8 +84,9 @@ static bool start(struct history *history, uint32_t steps_done, struct err *err)
            err_set(err, ERR_IO, "%s: cannot write: %s", history->path, strerror(errno));
 }
 
-bool history_open(struct history *history, const char *path, uint32_t steps_done, struct err *err) {
-    *history = (struct history){.path = strdup(path)};
+bool history_open(struct history *history, const char *path, uint32_t steps_done, bool has_scale,
+                  struct err *err) {
+    *history = (struct history){.path = strdup(path), .has_scale = has_scale};
     bool good = history->path != NULL;
     if (!good)
         err_set(err, ERR_IO, "%s: out of memory", path);
@@ -118,6 +120,8 @@ bool history_add(struct history *history, const struct unet_train_progress *prog
         if (progress->has_validation && !isnan(progress->scores[i]))
             fprintf(stream, "%.9g", progress->scores[i]);
     }
+    if (history->has_scale)
+        fprintf(stream, ",%.9g,%u", progress->loss_scale, progress->skipped);
     fputc('\n', stream);
     if (fflush(stream) == 0 && !ferror(stream))
         return true;

@@ -11,6 +11,8 @@
  *                           up over the threads that do it
  *   validation_loss, ...    one for each score of validation, in the order of enum unet_score;
  * empty where nothing was validated, or the score is undefined or not computed
+ *   loss_scale, skipped_updates   of plans that scale the loss: what it was multiplied by in this
+ *                           step; updates left out so far, this one included
  */
 #ifndef UNET_HISTORY_H
 #define UNET_HISTORY_H
@@ -27,6 +29,7 @@ struct history_times {
 struct history {
     FILE *stream;
     char *path;
+    bool has_scale;               /* the plan scales the loss */
     struct history_times earlier; /* of the runs that were resumed */
 };
 
@@ -35,7 +38,8 @@ struct history {
  * after the checkpoint that is resumed, are dropped. ERR_IO, or ERR_INPUT when the file there is no
  * metrics.csv.
  */
-bool history_open(struct history *history, const char *path, uint32_t steps_done, struct err *err);
+bool history_open(struct history *history, const char *path, uint32_t steps_done, bool has_scale,
+                  struct err *err);
 bool history_add(struct history *history, const struct unet_train_progress *progress,
                  const struct history_times *times, struct err *err);
 /* Drops the rows past steps_done, which will be added again; times go on from the rows dropped. */

@@ -99,12 +99,23 @@ static bool read_kept(void *user, uint32_t index, int state, float *data, struct
     return true;
 }
 
+static bool read_kept_tensor(void *user, uint32_t tensor, float *data, struct err *err) {
+    const struct recover *recover = user;
+    const struct plan *plan = recover->watch->plan;
+    const float *kept = watch_kept_tensor(recover->watch, tensor);
+    if (kept == NULL)
+        return err_set(err, ERR_INPUT, "tensor %s was not kept", plan->tensors[tensor].name);
+    memcpy(data, kept, plan->tensors[tensor].size_bytes);
+    return true;
+}
+
 bool recover_save(const struct recover *recover, const char *path, struct err *err) {
     const struct checkpoint_source source = {.plan = recover->watch->plan,
                                              .device = unet_device_get_info(recover->device),
                                              .methods = recover->methods_text,
                                              .has_state = recover->has_state,
                                              .read = read_kept,
+                                             .read_tensor = read_kept_tensor,
                                              .user = (void *)recover};
     return checkpoint_write(&source, path, &recover->kept, err);
 }

@@ -25,7 +25,8 @@
 #include "runtime/train/validate.h"
 #include "runtime/train/watch.h"
 
-#define VALIDATIONS 10 /* of a run, when nothing else is asked for */
+#define VALIDATIONS 10   /* of a run, when nothing else is asked for */
+#define MOST_SKIPPED 150 /* updates in a row: the scale went from 2^24 to 2^-126 */
 
 volatile int unet_train_stop;
 
@@ -48,6 +49,7 @@ struct trainer {
     struct history_times times;
     struct watch watch;
     struct recover recover;
+    uint32_t skipped_in_a_row; /* updates left out since the last one made */
     bool diverged;             /* numbers are no longer finite */
     bool searching, has_found; /* the first record where that is so */
     struct report report;
@@ -212,7 +214,8 @@ static bool open_output(struct trainer *trainer, struct err *err) {
     if (options->resume == NULL && file_exists(trainer->last_path))
         log_print(LOG_WARNING, "%s holds an earlier run: its files are being replaced",
                   options->out_dir);
-    return history_open(&trainer->history, trainer->history_path, trainer->info.step, err);
+    return history_open(&trainer->history, trainer->history_path, trainer->info.step,
+                        plan_loss_scale(trainer->plan) != PLAN_NONE, err);
 }
 
 /* Samples of the steps from the present one on. */
@@ -285,14 +288,32 @@ static bool run_batch(struct trainer *trainer, uint32_t batch, float loss[LOSS_W
                              err);
 }
 
+/* What the last batch of an update said about the scale of the loss. An update that is left out now
+   and then belongs to finding the scale; that no scale will do does not. */
+static bool note_scale(struct trainer *trainer, const float words[LOSS_WORDS],
+                       struct unet_train_progress *progress, struct err *err) {
+    progress->loss_scale = (double)words[LOSS_WORD_SCALE];
+    progress->skipped = (uint32_t)words[LOSS_WORD_SKIPPED];
+    progress->was_skipped = words[LOSS_WORD_FOUND] != 0;
+    trainer->skipped_in_a_row = progress->was_skipped ? trainer->skipped_in_a_row + 1 : 0;
+    if (trainer->skipped_in_a_row < MOST_SKIPPED)
+        return true;
+    err_set(err, ERR_INPUT,
+            "step %u: gradients are not finite, in %u steps one after the other, now with the loss "
+            "multiplied by %g",
+            trainer->info.step + 1, trainer->skipped_in_a_row, progress->loss_scale);
+    return err_hint(err, "a smaller initial value of loss_scaling, a lower learning rate, or "
+                         "precision single");
+}
+
 /* One update. Its loss is the mean of those of its batches. */
 static bool run_step(struct trainer *trainer, struct unet_train_progress *progress,
                      struct err *err) {
     const struct unet_checkpoint_info *info = &trainer->info;
     const uint32_t batches = trainer->plan->model.accumulate;
     double loss = 0, correct = 0, counted = 0;
+    float words[LOSS_WORDS] = {0};
     for (uint32_t batch = 0; batch < batches; batch++) {
-        float words[LOSS_WORDS];
         if (!run_batch(trainer, batch, words, err))
             return false;
         loss += (double)words[0] / batches;
@@ -312,7 +333,7 @@ static bool run_step(struct trainer *trainer, struct unet_train_progress *progre
                 isnan(progress->loss) ? "not a number" : "infinite");
         return report_divergence(trainer, err);
     }
-    return true;
+    return note_scale(trainer, words, progress, err);
 }
 
 /* Looks at weights and optimiser state: a finite loss does not tell of the update after it. */

@@ -218,13 +218,23 @@ static bool look_at_record(struct watch *watch, struct unet_session *session,
     return true;
 }
 
+/* From the scaled gradient of the loss to the verdict on it, what is not finite is no mistake: the
+   update is left out. In the program accumulate, to its end. */
+static bool is_scaled(enum kernel_id kernel, bool before) {
+    if (kernel == KERNEL_ID_scale_gradient)
+        return true;
+    return before && kernel != KERNEL_ID_loss_scale;
+}
+
 bool watch_run(struct watch *watch, struct unet_session *session, const char *program,
                bool *found_out, struct err *err) {
     const struct plan_program *records = plan_program_find(watch->plan, program);
+    bool scaled = false;
     *found_out = false;
     for (uint32_t i = 0; i < records->n_records; i++) {
+        scaled = is_scaled(records->records[i].kernel, scaled);
         if (!unet_session_run_record(session, program, i, err) ||
-            (unet_session_runs_record(session, program, i) &&
+            (!scaled && unet_session_runs_record(session, program, i) &&
              !look_at_record(watch, session, &records->records[i], found_out, err)))
             return false;
     }

@@ -175,6 +175,7 @@ static bool may_work_in_place(const struct plan_record *record, uint32_t in) {
     switch (record->kernel) {
     case KERNEL_ID_act_fwd:
     case KERNEL_ID_dropout:
+    case KERNEL_ID_scale_gradient:
         return in == 0;
     case KERNEL_ID_act_bwd:
         return in == 1;
@@ -233,7 +234,8 @@ static void visit_gradient(struct sim *sim, struct sim_word *word, uint32_t root
 
 /* Updates take what was worked out with the accumulator of their own parameter. */
 static void simulate_update(struct sim *sim, const struct plan_record *record) {
-    if (record->kernel != KERNEL_ID_sgd && record->kernel != KERNEL_ID_adam)
+    if (record->kernel != KERNEL_ID_sgd && record->kernel != KERNEL_ID_adam &&
+        record->kernel != KERNEL_ID_sgd_scaled && record->kernel != KERNEL_ID_adam_scaled)
         return;
     for (uint32_t i = 0; i < sim->plan->n_params; i++) {
         const struct plan_param *param = &sim->plan->params[i];

@@ -24,12 +24,14 @@ struct model_case {
 
 /* All are checked whole; the first N_DAMAGED, small enough for thousands of simulations, are
  * damaged. */
-#define N_DAMAGED 3
+#define N_DAMAGED 4
 static const struct model_case cases[] = {
     {"models/unet.yaml", {"width=3", "depth=2", "tile=44"}},
     {"models/unet.yaml", {"width=4", "depth=2", "tile=48", "batch=2", "optimiser=sgd"}},
     {"models/unet.yaml",
      {"width=3", "depth=1", "tile=28", "accumulate=3", "precision=mixed", "dropout=0"}},
+    {"models/unet.yaml", {"width=2", "depth=1", "tile=28", "accumulate=2", "precision=mixed"}},
+    {"models/unet.yaml", {"width=3", "depth=1", "tile=28", "accumulate=3"}},
     {"models/unet.yaml", {"width=8", "tile=188"}},
     {"models/unet.yaml", {"width=8", "tile=188", "precision=mixed"}},
     {"models/unet-cells.yaml", {"width=8", "tile=188", "accumulate=2", "optimiser=sgd"}},
@@ -183,12 +185,44 @@ static void accumulation_is_checked(void **state) {
     plan_free(plan);
 }
 
+/* Scaled gradients: each is looked at, and what the update takes comes of that. */
+static void scaling_is_checked(void **state) {
+    (void)state;
+    struct plan *plan = compile(&cases[3]);
+    struct plan_record *check = find_record(plan, "train_step", "score.bias gradient check");
+    struct plan_record *other = find_record(plan, "train_step", "score.weight gradient check");
+    struct plan_record *update = find_record(plan, "train_step", "score.bias update");
+    struct plan_record *scale = find_record(plan, "train_step", "cross_entropy1 scaled gradient");
+    struct plan_record saved = *check;
+    check->tensors[0] = plan->params[plan->n_params - 1].states[0];
+    assert_rejected(plan, "is scaled, but nothing looks whether it is finite");
+    *check = saved;
+    check->tensors[1] = other->tensors[1]; /* so that the flags of this one are never written */
+    assert_rejected(plan, "gradients.gradient_flags");
+    *check = saved;
+    saved = *update;
+    update->tensors[5] = scale->tensors[1];
+    assert_rejected(plan, "verdict (tensor loss_scale) was not made by loss_scale");
+    *update = saved;
+    saved = *scale;
+    scale->tensors[1] = update->tensors[5];
+    assert_rejected(plan, "is not the state loss_scale");
+    *scale = saved;
+    const uint32_t state_tensor = plan_loss_scale(plan);
+    const char *name = plan->tensors[state_tensor].name;
+    plan->tensors[state_tensor].name = "scale";
+    assert_rejected(plan, "tensor scale of the block state belongs to no parameter");
+    plan->tensors[state_tensor].name = name;
+    struct err err = {0};
+    assert_true(plan_verify(plan, NULL, &err));
+    plan_free(plan);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(plans_are_valid),
-        cmocka_unit_test(plans_are_reproducible),
-        cmocka_unit_test(damage_is_found),
-        cmocka_unit_test(accumulation_is_checked),
+        cmocka_unit_test(plans_are_valid),    cmocka_unit_test(plans_are_reproducible),
+        cmocka_unit_test(damage_is_found),    cmocka_unit_test(accumulation_is_checked),
+        cmocka_unit_test(scaling_is_checked),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

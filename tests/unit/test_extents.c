@@ -178,6 +178,19 @@ static const struct extent_case {
      {2, 5, 7, 10, 18, 1300, 0, 0, 0, 1, 2, 0, 3, 0, 7},
      {0},
      "no mask"},
+    {KERNEL_ID_scale_gradient, {3, 10, 12, 11, TWO}, {34, 4, 32}, NULL},
+    {KERNEL_ID_scale_gradient, {3, 10, 9, 11, TWO}, {0}, "images overlap"},
+    {KERNEL_ID_scale_gradient, {3, 10, 12, 11, ONE_AND_A_HALF}, {0}, "no power of two"},
+    {KERNEL_ID_scale_gradient, {3, 10, 12, 11, 0}, {0}, "no power of two"},
+    {KERNEL_ID_gradient_check, {100}, {100, 64}, NULL},
+    {KERNEL_ID_gradient_check, {0}, {0}, "a size is zero"},
+    {KERNEL_ID_loss_scale, {128, 2000, TWO}, {128, 4, 8, 4}, NULL},
+    {KERNEL_ID_loss_scale, {100, 2000, TWO}, {0}, "flags of a part"},
+    {KERNEL_ID_loss_scale, {128, 2000, 0x7f000000}, {0}, "no power of two"}, /* 2^127 */
+    {KERNEL_ID_loss_scale, {128, 2000, 0xc0000000}, {0}, "no power of two"}, /* -2 */
+    {KERNEL_ID_sgd_scaled, {100, ONE_AND_A_HALF, 0}, {100, 100, 100, 8, 4}, NULL},
+    {KERNEL_ID_adam_scaled, {100}, {100, 100, 100, 100, 8, 4}, NULL},
+    {KERNEL_ID_adam_scaled, {0}, {0}, "a size is zero"},
     {KERNEL_COUNT, {0}, {0}, "no such kernel"},
 };
 
