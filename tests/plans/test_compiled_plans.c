@@ -28,10 +28,10 @@ struct model_case {
 static const struct model_case cases[] = {
     {"models/unet.yaml", {"width=3", "depth=2", "tile=44"}},
     {"models/unet.yaml", {"width=4", "depth=2", "tile=48", "batch=2", "optimiser=sgd"}},
+    {"models/unet.yaml", {"width=3", "depth=1", "tile=28", "accumulate=3"}},
     {"models/unet.yaml",
      {"width=3", "depth=1", "tile=28", "accumulate=3", "precision=mixed", "dropout=0"}},
-    {"models/unet.yaml", {"width=2", "depth=1", "tile=28", "accumulate=2", "precision=mixed"}},
-    {"models/unet.yaml", {"width=3", "depth=1", "tile=28", "accumulate=3"}},
+    {"models/unet.yaml", {"width=2", "depth=1", "tile=28", "precision=mixed"}},
     {"models/unet.yaml", {"width=8", "tile=188"}},
     {"models/unet.yaml", {"width=8", "tile=188", "precision=mixed"}},
     {"models/unet-cells.yaml", {"width=8", "tile=188", "accumulate=2", "optimiser=sgd"}},
