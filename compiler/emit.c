@@ -288,7 +288,9 @@ uint64_t emit_arena_bytes(const struct graph *graph, const struct param *const *
     struct arena arena = {0};
     struct program program = {.graph = graph};
     struct lower_plan lowered;
-    lower_plan_init(&lowered, &arena, params, n_params, PLAN_MAX_STATES, accumulates(&graph, 1));
+    lower_plan_init(&lowered, &arena, params, n_params, PLAN_MAX_STATES,
+                    has_state(&graph, 1, STATE_ACCUMULATOR),
+                    has_state(&graph, 1, STATE_LOSS_SCALE));
     lowered.strategies = memory && memory->strategies ? memory->strategies : MEMORY_ALL;
     lowered.strategies &= ~(uint32_t)MEMORY_SEARCH;
     lower_and_place(&lowered, lowered.tensors.count, &program, 1,
