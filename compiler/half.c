@@ -38,7 +38,8 @@ static bool touches(const struct node *node, const struct value *value) {
     return found;
 }
 
-/* What has a producer without inputs is room that others fill, such as the flags of a loss scale. */
+/* What has a producer without inputs is room that others fill, such as the flags of a loss scale.
+ */
 static bool can_round(const struct value *value) {
     return value->kind == VALUE_TEMP && value->type == PLAN_TYPE_F32 && !value->port &&
            !value->storage && value->producer->n_inputs > 0;

@@ -224,8 +224,7 @@ bool unet_device_open(const struct unet_device_options *options, struct unet_dev
     uint32_t disabled = 0;
     if (!fast_path_parse("--disable", options != NULL ? options->disable : NULL, &disabled, err) ||
         !fast_path_parse("UNET_DISABLE", getenv("UNET_DISABLE"), &disabled, err) ||
-        !fast_path_check_words(err) ||
-        !list_open(&list, err))
+        !fast_path_check_words(err) || !list_open(&list, err))
         return false;
     if (is_preset)
         select = preset;

@@ -1,6 +1,7 @@
 /*
  * known_bad.c: the table. A row needs a report that others can read, or that this project has seen
- * it: so far only with Mesa's CPU driver. docs/porting.md says how to try a path in spite of it, and how to report.
+ * it: so far only with Mesa's CPU driver. docs/porting.md says how to try a path in spite of it,
+ * and how to report.
  */
 #include "runtime/gpu/known_bad.h"
 

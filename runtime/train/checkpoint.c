@@ -347,7 +347,8 @@ static bool write_tensors(struct loader *loader, const float scale[LOSS_SCALE_WO
             if (!write_tensor(loader, i, state))
                 return false;
     }
-    return !loader->with_state || !has_scale(loader->plan, unet_session_has_state(loader->session)) ||
+    return !loader->with_state ||
+           !has_scale(loader->plan, unet_session_has_state(loader->session)) ||
            unet_session_write_tensor(loader->session, plan_loss_scale(loader->plan), scale,
                                      loader->err);
 }
