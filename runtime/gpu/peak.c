@@ -125,7 +125,9 @@ static void record(struct gpu_peak *peak, enum exec_peak_kind kind, uint32_t pas
 static bool begin(const struct gpu_peak *peak, struct err *err) {
     const VkCommandBufferBeginInfo info = {.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_BEGIN_INFO,
                                            .flags = VK_COMMAND_BUFFER_USAGE_ONE_TIME_SUBMIT_BIT};
-    return gpu_check(vkResetFences(peak->device->handle, 1, &peak->memory.fence), err, "fence") &&
+    const VkDevice device = peak->device->handle;
+    return gpu_check(vkResetFences(device, 1, &peak->memory.fence), err, "fence") &&
+           gpu_check(vkResetCommandPool(device, peak->memory.pool, 0), err, "command pool") &&
            gpu_check(vkBeginCommandBuffer(peak->memory.commands, &info), err, "command buffer");
 }
 

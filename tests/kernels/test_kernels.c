@@ -150,7 +150,7 @@ static uint32_t check_conv_forward(const struct conv_case *cases, size_t count,
 
 static void conv_forward(void **state) {
     (void)state;
-    assert_true(check_conv_forward(conv_cases, ARRAY_LEN(conv_cases), ROOM) > 0);
+    assert_true(check_conv_forward(conv_cases, ARRAY_LEN(conv_cases), ROOM) > 0 || is_small());
 }
 
 static void conv_forward_tiles(void **state) {
@@ -181,7 +181,8 @@ static uint32_t check_conv_data_gradient(const struct conv_case *cases, size_t c
 
 static void conv_data_gradient(void **state) {
     (void)state;
-    assert_true(check_conv_data_gradient(conv_cases, ARRAY_LEN(conv_cases), ROOM) > 0);
+    assert_true(check_conv_data_gradient(conv_cases, ARRAY_LEN(conv_cases), ROOM) > 0 ||
+                is_small());
 }
 
 static void conv_data_gradient_tiles(void **state) {
@@ -194,6 +195,9 @@ static void conv_data_gradient_tiles(void **state) {
 
 static void conv_in_parts(void **state) {
     (void)state;
+    if (is_small()) { /* its product needs 18 KiB of shared memory */
+        skip();
+    }
     assert_true(check_conv_forward(part_cases, ARRAY_LEN(part_cases), LITTLE_ROOM) >
                 WHOLE_RECORDS + 6);
     assert_true(check_conv_data_gradient(part_cases, ARRAY_LEN(part_cases), LITTLE_ROOM) >
