@@ -33,7 +33,7 @@ static const struct model_case cases[] = {
      {"width=3", "depth=1", "tile=28", "accumulate=3", "precision=mixed", "dropout=0"}},
     {"models/unet.yaml", {"width=2", "depth=1", "tile=28", "precision=mixed"}},
     {"models/unet.yaml", {"width=8", "tile=188"}},
-    {"models/unet.yaml", {"width=8", "tile=188", "precision=mixed"}},
+    {"models/unet.yaml", {"width=4", "depth=2", "tile=60", "precision=mixed"}},
     {"models/unet-cells.yaml", {"width=8", "tile=188", "accumulate=2", "optimiser=sgd"}},
     {"models/unet-2015-release.yaml", {"width=8", "tile=188"}},
     {"models/fcn8.yaml", {"width=4", "tile=64"}},
