@@ -62,7 +62,9 @@ static bool create_device(struct gpu_device *device, struct err *err) {
         .pNext = facts->has_matrices ? &matrices : matrices.pNext,
         .bufferDeviceAddress = facts->has_addresses ? VK_TRUE : VK_FALSE,
         .shaderFloat16 = with_matrices,
-        .vulkanMemoryModel = with_matrices};
+        .vulkanMemoryModel = with_matrices,
+        /* which atomics of all shaders then ask for */
+        .vulkanMemoryModelDeviceScope = with_matrices};
     const char *extensions[4];
     uint32_t n_extensions = 0;
     if (facts->has_memory_budget)

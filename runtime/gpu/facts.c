@@ -135,8 +135,10 @@ static void query_matrices(const struct gpu_instance *instance, VkPhysicalDevice
             instance->handle, "vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR");
     const char *lack = matrices.cooperativeMatrix != VK_TRUE || get_sizes == NULL
                            ? "the feature cooperativeMatrix is off"
-                       : v12.shaderFloat16 != VK_TRUE           ? "no shaderFloat16"
-                       : v12.vulkanMemoryModel != VK_TRUE       ? "no vulkanMemoryModel"
+                       : v12.shaderFloat16 != VK_TRUE     ? "no shaderFloat16"
+                       : v12.vulkanMemoryModel != VK_TRUE ? "no vulkanMemoryModel"
+                       : v12.vulkanMemoryModelDeviceScope != VK_TRUE
+                           ? "no vulkanMemoryModelDeviceScope"
                        : limits->subgroup_size < LEAST_SUBGROUP ? "subgroups of less than 8"
                                                                 : NULL;
     snprintf(facts->matrix_reason, sizeof(facts->matrix_reason), "not used: %s",
