@@ -2,8 +2,8 @@
  * compile.c: the stages of a compilation, in order. Everything else is called from here.
  *
  *   model text -> model -> for each program: build, [autodiff, update], mask, index, fuse,
- *   recompute, order, [half], skip, inplace -> lower -> memory -> barriers -> tiles -> plan ->
- * verify
+ *   recompute, order, [half], skip, inplace -> lower -> memory -> barriers -> tiles -> plan
+ *   -> verify
  */
 #include "compiler/compiler.h"
 

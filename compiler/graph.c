@@ -110,6 +110,14 @@ int graph_use_count(const struct graph *graph, const struct value *value) {
     return count;
 }
 
+void graph_insert(struct graph *graph, size_t index, struct node *node) {
+    vec_push(&graph->nodes, node);
+    for (size_t i = graph->nodes.count - 1; i > index; i--) {
+        graph->nodes.items[i] = graph->nodes.items[i - 1];
+    }
+    graph->nodes.items[index] = node;
+}
+
 void graph_replace_uses(struct graph *graph, struct value *from, struct value *to) {
     for (size_t i = 0; i < graph->nodes.count; i++) {
         struct node *node = graph->nodes.items[i];

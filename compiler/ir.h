@@ -149,6 +149,8 @@ struct node *graph_node(struct graph *graph, enum op_kind op, const char *name, 
 bool graph_append(struct graph *graph, enum op_kind op, const char *name, int n_outputs,
                   struct value *const *inputs, int n_inputs, const struct attr *attr,
                   struct node **out, struct err *err);
+/* Puts a node of graph_node into the list before the one of that index, which may be the end. */
+void graph_insert(struct graph *graph, size_t index, struct node *node);
 int graph_use_count(const struct graph *graph,
                     const struct value *value); /* as node inputs; an output port counts too */
 void graph_replace_uses(struct graph *graph, struct value *from, struct value *to);

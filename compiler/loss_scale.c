@@ -37,14 +37,6 @@ static struct node *make_node(struct graph *graph, enum op_kind op, const char *
     return node;
 }
 
-static void insert_node(struct graph *graph, size_t index, struct node *node) {
-    vec_push(&graph->nodes, node);
-    for (size_t i = graph->nodes.count - 1; i > index; i--) {
-        graph->nodes.items[i] = graph->nodes.items[i - 1];
-    }
-    graph->nodes.items[index] = node;
-}
-
 void loss_scale_run(struct graph *graph, const struct model *model) {
     const size_t at = find_node(graph, OP_SOFTMAX_LOSS_GRAD);
     if (!model->is_mixed || at == graph->nodes.count) {
@@ -57,7 +49,7 @@ void loss_scale_run(struct graph *graph, const struct model *model) {
     struct node *node = make_node(graph, OP_SCALE_GRADIENT, loss->name, 1, inputs, 2, &attr);
     graph_replace_uses(graph, gradient, node->outputs[0]);
     node->inputs[0] = gradient;
-    insert_node(graph, at + 1, node);
+    graph_insert(graph, at + 1, node);
 }
 
 static void append_check(struct graph *graph, struct value *flags, struct value *param,

@@ -88,12 +88,11 @@ static bool can_mask(const struct graph *graph, const struct value *m, const str
 }
 
 static void insert_after(struct graph *graph, const struct node *place, struct node *node) {
-    vec_push(&graph->nodes, node);
-    size_t at = graph->nodes.count - 1;
-    for (; graph->nodes.items[at - 1] != place; at--) {
-        graph->nodes.items[at] = graph->nodes.items[at - 1];
+    size_t at = graph->nodes.count;
+    while (graph->nodes.items[at - 1] != place) {
+        at--;
     }
-    graph->nodes.items[at] = node;
+    graph_insert(graph, at, node);
 }
 
 /* Masks d, input number `input` of user, where it comes from. */

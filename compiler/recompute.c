@@ -69,14 +69,6 @@ bool recompute_find_chain(const struct graph *graph, size_t index, struct recomp
     return chain->count > 0;
 }
 
-static void insert_at(struct graph *graph, size_t index, struct node *node) {
-    vec_push(&graph->nodes, node);
-    for (size_t i = graph->nodes.count - 1; i > index; i--) {
-        graph->nodes.items[i] = graph->nodes.items[i - 1];
-    }
-    graph->nodes.items[index] = node;
-}
-
 static struct node *copy_node(struct graph *graph, const struct node *node) {
     struct attr attr = node->attr;
     attr.recompute = false;
@@ -97,7 +89,7 @@ static void make_again(struct graph *graph, const struct recompute_chain *chain)
         if (n > 0) {
             copy->inputs[0] = graph->nodes.items[index - 1]->outputs[0];
         }
-        insert_at(graph, index, copy);
+        graph_insert(graph, index, copy);
     }
     for (int n = 0; n < chain->count; n++) {
         const struct value *kept = chain->nodes[n]->outputs[0];

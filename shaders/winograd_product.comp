@@ -18,12 +18,11 @@
 #include "lanes.glsl"
 #include "winograd.glsl"
 
-layout(constant_id = 3) const uint EPILOGUE = 0;
-
 TENSOR(0, readonly, float, v)
 TENSOR(1, readonly, vec4, u)
 TENSOR(2, readonly, float, aux)
 TENSOR(3, writeonly, float, y)
+#include "winograd_store.glsl"
 
 const uint V_CHUNK = WINOGRAD_POINTS * WINOGRAD_CHUNK * WINOGRAD_LANES; /* floats */
 const uint U_CHUNK = WINOGRAD_POINTS * WINOGRAD_CHUNK;                  /* vec4 */
@@ -37,18 +36,6 @@ layout(buffer_reference, std430, buffer_reference_align = 16) readonly buffer u_
     vec4 outs[U_CHUNK];
 };
 #endif
-
-/* The epilogue of conv_roles.glsl for one element of y. The mask is read by the invocation that
-   writes the same element, and before: y may be aux. */
-void store(uint image, uint channel, uint at, float bias, float value) {
-    if ((EPILOGUE & EPILOGUE_BIAS) != 0u)
-        value += bias;
-    if ((EPILOGUE & EPILOGUE_ACT) != 0u)
-        value = value > 0.0 ? value : p.slope * value;
-    if ((EPILOGUE & EPILOGUE_MASK) != 0u && !(channel - p.plain_first < p.plain_count))
-        value = AT(aux, image * p.aux_stride_n + at) > 0.0 ? value : p.slope * value;
-    AT(y, image * p.y_stride_n + at) = value;
-}
 
 void main() {
     uint chunks = div_up(p.c_in, WINOGRAD_CHUNK);

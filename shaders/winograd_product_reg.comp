@@ -1,10 +1,11 @@
 #version 450
 /*
- * winograd_product_reg.comp: winograd_product by descriptors: y = epilogue(A' [sum over i of u * v] A).
+ * winograd_product_reg.comp: winograd_product by descriptors:
+ *     y = epilogue(A' [sum over i of u * v] A).
  * Where a driver that computes on the CPU loads lane by lane, a vec4 costs little more than a float
- * and as much whether lanes share it or not. So invocations are points, which are neighbours in u and v:
- * each multiplies all tiles of a block with OUT_VECS * 4 output channels at its point, three points one
- * after the other, and the points meet in shared memory.
+ * and as much whether lanes share it or not. So invocations are points, which are neighbours in u
+ * and v: each multiplies all tiles of a block with OUT_VECS * 4 output channels at its point, three
+ * points one after the other, and the points meet in shared memory.
  */
 #extension GL_GOOGLE_include_directive : require
 #extension GL_EXT_control_flow_attributes : require
@@ -13,38 +14,25 @@
 #include "access.glsl"
 #include "winograd.glsl"
 
-layout(constant_id = 3) const uint EPILOGUE = 0;
-
 TENSOR(0, readonly, vec4, v)
 TENSOR(1, readonly, vec4, u)
 TENSOR(2, readonly, float, aux)
 TENSOR(3, writeonly, float, y)
+#include "winograd_store.glsl"
 
 #define OUT_VECS 2u
 #define ROUND_POINTS 12u /* of 16 invocations */
-#define T WINOGRAD_LANES
-const uint Q_VECS = T / 4u; /* of a source channel in v */
+#define TILES WINOGRAD_LANES
+const uint Q_VECS = TILES / 4u; /* of a source channel in v */
 const uint V_CHUNK = WINOGRAD_POINTS * WINOGRAD_CHUNK * Q_VECS;
 const uint U_CHUNK = WINOGRAD_POINTS * WINOGRAD_CHUNK;
 
-shared vec4 meeting[WINOGRAD_POINTS * T * OUT_VECS];
-
-/* The epilogue of conv_roles.glsl for one element of y. The mask is read by the invocation that
-   writes the same element, and before: y may be aux. */
-void store(uint image, uint channel, uint at, float bias, float value) {
-    if ((EPILOGUE & EPILOGUE_BIAS) != 0u)
-        value += bias;
-    if ((EPILOGUE & EPILOGUE_ACT) != 0u)
-        value = value > 0.0 ? value : p.slope * value;
-    if ((EPILOGUE & EPILOGUE_MASK) != 0u && !(channel - p.plain_first < p.plain_count))
-        value = AT(aux, image * p.aux_stride_n + at) > 0.0 ? value : p.slope * value;
-    AT(y, image * p.y_stride_n + at) = value;
-}
+shared vec4 meeting[WINOGRAD_POINTS * TILES * OUT_VECS];
 
 /* The sums of a point in shared memory. */
 void multiply(uint v_at, uint u_first[OUT_VECS], uint chunks, uint point, bool wanted) {
-    vec4 sum[T * OUT_VECS];
-    [[unroll]] for (uint s = 0u; s < T * OUT_VECS; s++)
+    vec4 sum[TILES * OUT_VECS];
+    [[unroll]] for (uint s = 0u; s < TILES * OUT_VECS; s++)
         sum[s] = vec4(0.0);
     v_at += point * WINOGRAD_CHUNK * Q_VECS;
     uint u_at = point * WINOGRAD_CHUNK;
@@ -71,8 +59,8 @@ void multiply(uint v_at, uint u_first[OUT_VECS], uint chunks, uint point, bool w
         u_at += U_CHUNK;
     }
     if (wanted) {
-        [[unroll]] for (uint s = 0u; s < T * OUT_VECS; s++)
-            meeting[point * T * OUT_VECS + s] = sum[s];
+        [[unroll]] for (uint s = 0u; s < TILES * OUT_VECS; s++)
+            meeting[point * TILES * OUT_VECS + s] = sum[s];
     }
 }
 
@@ -80,10 +68,11 @@ void main() {
     uint chunks = div_up(p.c_in, WINOGRAD_CHUNK);
     uint out_blocks = div_up(p.n_channels, 4u);
     uint tiles = p.n * p.n_rows * div_up(p.w_out, WINOGRAD_OUT);
-    /* A workgroup for each four channels, as on the other access path: the first of OUT_VECS works. */
+    /* A workgroup for each four channels, as on the other access path; of OUT_VECS neighbours the
+       first works. */
     uint block = flat_group() / out_blocks;
     uint out_block = flat_group() - block * out_blocks;
-    if (block >= div_up(tiles, T) || out_block % OUT_VECS != 0u)
+    if (block >= div_up(tiles, TILES) || out_block % OUT_VECS != 0u)
         return;
     uint lane = gl_LocalInvocationID.x;
     uint u_first[OUT_VECS];
@@ -94,15 +83,15 @@ void main() {
                  lane < ROUND_POINTS);
     barrier();
 
-    for (uint item = lane; item < T * OUT_VECS; item += WINOGRAD_LANES) {
-        uint number = block * T + item / OUT_VECS;
+    for (uint item = lane; item < TILES * OUT_VECS; item += WINOGRAD_LANES) {
+        uint number = block * TILES + item / OUT_VECS;
         winograd_tile tile =
             winograd_tile_find(min(number, tiles - 1u), p.first_row, p.n_rows, p.w_out);
         vec4 rows[4 * WINO_IN]; /* the columns of sums transformed */
         [[unroll]] for (uint c = 0u; c < WINO_IN; c++) {
             vec4 m[WINO_IN];
             [[unroll]] for (uint r = 0u; r < WINO_IN; r++)
-                m[r] = meeting[(r * WINO_IN + c) * T * OUT_VECS + item];
+                m[r] = meeting[(r * WINO_IN + c) * TILES * OUT_VECS + item];
             [[unroll]] for (int j = 0; j < 4; j++) {
                 float column[4];
                 winograd_transform_sums(m[0][j], m[1][j], m[2][j], m[3][j], m[4][j], m[5][j],

@@ -11,6 +11,9 @@ import re
 import subprocess
 import sys
 
+sys.dont_write_bytecode = True
+import tap  # noqa: E402
+
 ROOT, UNETRUN = sys.argv[1], sys.argv[2]
 
 
@@ -63,17 +66,6 @@ def check_refusals():
             assert word in run.stderr, "%s: no \"%s\" in: %s" % (name, word, run.stderr)
 
 
-CASES = [("every variable has its row", check_variables),
-         ("every fast path has its variable", check_fast_paths),
-         ("mistakes are refused", check_refusals)]
-print("1..%d" % len(CASES))
-failed = False
-for number, (title, function) in enumerate(CASES, 1):
-    try:
-        function()
-        print("ok %d - %s" % (number, title))
-    except AssertionError as error:
-        failed = True
-        print("# %s" % error)
-        print("not ok %d - %s" % (number, title))
-sys.exit(failed)
+sys.exit(tap.run([("every variable has its row", check_variables),
+                  ("every fast path has its variable", check_fast_paths),
+                  ("mistakes are refused", check_refusals)]))

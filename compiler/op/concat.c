@@ -9,11 +9,6 @@
 
 #include "compiler/op/op_common.h"
 
-static uint64_t copy_flops(const struct node *node) {
-    (void)node;
-    return 0;
-}
-
 /* Concatenation */
 
 static bool concat_shape(struct node *node, struct err *err) {
@@ -151,7 +146,7 @@ const struct op_info op_concat = {
     .grad = concat_grad,
     .reference = concat_reference,
     .lower = concat_lower,
-    .flops = copy_flops,
+    .flops = op_no_flops,
     .inplace_input = -1,
 };
 
@@ -212,6 +207,6 @@ const struct op_info op_slice = {
     .shape = slice_shape,
     .reference = slice_reference,
     .lower = slice_lower,
-    .flops = copy_flops,
+    .flops = op_no_flops,
     .inplace_input = -1,
 };

@@ -15,11 +15,6 @@ static bool check_inside(const struct node *node, struct shape part, struct shap
     return true;
 }
 
-static uint64_t crop_flops(const struct node *node) {
-    (void)node;
-    return 0;
-}
-
 static bool crop_shape(struct node *node, struct err *err) {
     if (!op_check(node, 1, 1, 1, -1, err)) {
         return false;
@@ -79,7 +74,7 @@ const struct op_info op_crop = {
     .grad = crop_grad,
     .reference = crop_reference,
     .lower = crop_lower,
-    .flops = crop_flops,
+    .flops = op_no_flops,
     .inplace_input = -1,
 };
 

@@ -24,12 +24,6 @@ static double current_scale(const struct node *node, const double *scale) {
     return scale[LOSS_SCALE_S] != 0 ? scale[LOSS_SCALE_S] : (double)node->attr.initial;
 }
 
-/* None of these is the mathematics of a model. */
-static uint64_t no_flops(const struct node *node) {
-    (void)node;
-    return 0;
-}
-
 /* Scale gradient: x, scale -> y */
 
 static bool scale_gradient_shape(struct node *node, struct err *err) {
@@ -68,7 +62,7 @@ const struct op_info op_scale_gradient = {
     .shape = scale_gradient_shape,
     .reference = scale_gradient_reference,
     .lower = scale_gradient_lower,
-    .flops = no_flops,
+    .flops = op_no_flops,
     .inplace_input = 0,
 };
 
@@ -97,7 +91,7 @@ const struct op_info op_gradient_flags = {
     .shape = gradient_flags_shape,
     .reference = gradient_flags_reference,
     .lower = gradient_flags_lower,
-    .flops = no_flops,
+    .flops = op_no_flops,
     .inplace_input = -1,
 };
 
@@ -218,6 +212,6 @@ const struct op_info op_loss_scale = {
     .shape = loss_scale_shape,
     .reference = loss_scale_reference,
     .lower = loss_scale_lower,
-    .flops = no_flops,
+    .flops = op_no_flops,
     .inplace_input = -1,
 };

@@ -295,11 +295,6 @@ static void maxpool_unpool_reference(const struct node *node, double *const *in,
     }
 }
 
-static uint64_t maxpool_unpool_flops(const struct node *node) {
-    (void)node;
-    return 0;
-}
-
 static void maxpool_unpool_lower(struct lower *lower, const struct node *node) {
     const struct value *dy = node->inputs[1], *dx = node->outputs[0];
     struct maxpool_unpool_params params = {
@@ -322,6 +317,6 @@ const struct op_info op_maxpool_unpool = {
     .shape = maxpool_unpool_shape,
     .reference = maxpool_unpool_reference,
     .lower = maxpool_unpool_lower,
-    .flops = maxpool_unpool_flops,
+    .flops = op_no_flops,
     .inplace_input = -1,
 };

@@ -25,6 +25,9 @@ bool op_check(const struct node *node, int min_inputs, int max_inputs, int n_out
               struct err *err);
 
 /* The input has exactly this shape; what names it in the message ("the mask"). */
+/* Of operations that move or look at data: nothing of a model's arithmetic. */
+uint64_t op_no_flops(const struct node *node);
+
 bool op_check_shape(const struct node *node, int input, const char *what, struct shape expected,
                     struct err *err);
 

@@ -11,8 +11,9 @@ import os
 import sys
 
 sys.dont_write_bytecode = True
-sys.path.insert(0, os.path.join(sys.argv[1], "tools"))
+sys.path[:0] = [os.path.join(sys.argv[1], "tools"), os.path.join(sys.argv[1], "tests")]
 import gpu_listing  # noqa: E402
+import tap  # noqa: E402
 
 # A loop in a loop. The outer one is entered in its middle and jumps back from its last block but
 # one; padding follows a jump; one instruction does two things; integer products do not count.
@@ -140,17 +141,7 @@ def check_judgement():
     assert "no loop" in judged(0.0, 2, STRAIGHT)[0]
 
 
-CASES = [("loops of an ACO listing", check_aco), ("loops of a NAK listing", check_nak),
-         ("loops of an IR3 listing", check_ir3), ("a listing without loops", check_no_loop),
-         ("spills and poor loops are found", check_judgement)]
-print("1..%d" % len(CASES))
-failed = False
-for number, (title, function) in enumerate(CASES, 1):
-    try:
-        function()
-        print("ok %d - %s" % (number, title))
-    except AssertionError as error:
-        failed = True
-        print("# line %d: %s" % (error.__traceback__.tb_next.tb_lineno, error))
-        print("not ok %d - %s" % (number, title))
-sys.exit(failed)
+sys.exit(tap.run([("loops of an ACO listing", check_aco), ("loops of a NAK listing", check_nak),
+                  ("loops of an IR3 listing", check_ir3),
+                  ("a listing without loops", check_no_loop),
+                  ("spills and poor loops are found", check_judgement)]))

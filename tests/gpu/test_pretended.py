@@ -16,6 +16,9 @@ import tempfile
 
 sys.dont_write_bytecode = True
 BUILD, ROOT = sys.argv[1], sys.argv[2]
+sys.path.insert(0, os.path.join(ROOT, "tests"))
+import tap  # noqa: E402
+
 LOADER = importlib.machinery.SourceFileLoader("gpu_report",
                                               os.path.join(ROOT, "tools", "gpu-report"))
 SPEC = importlib.util.spec_from_loader("gpu_report", LOADER)
@@ -73,10 +76,10 @@ def check_tilings(libraries, name, folder):
 def cases(libraries, folder):
     for target, names in TARGETS.items():
         for name in names:
-            yield "%s meets the contract" % name, check_device, (libraries, name)
+            yield "%s meets the contract" % name, check_device, libraries, name
             yield ("target %s is no more than %s offers" % (target, name), check_target,
-                   (libraries, target, name, folder))
-    yield "tilings that fit on navi31", check_tilings, (libraries, "navi31", folder)
+                   libraries, target, name, folder)
+    yield "tilings that fit on navi31", check_tilings, libraries, "navi31", folder
 
 
 def main():
@@ -85,18 +88,9 @@ def main():
     except gpu_report.Failure as failure:
         print("1..1\nok 1 - GPUs that are not there # SKIP %s" % failure)
         return 0
-    failed = False
     with tempfile.TemporaryDirectory() as folder:
-        listed = list(cases(libraries, folder))
-        print("1..%d" % len(listed))
-        for number, (title, check, arguments) in enumerate(listed, 1):
-            try:
-                check(*arguments)
-                print("ok %d - %s" % (number, title))
-            except (AssertionError, gpu_report.Failure, subprocess.CalledProcessError) as error:
-                failed = True
-                print("# %s\nnot ok %d - %s" % (str(error).replace("\n", "\n# "), number, title))
-    return 1 if failed else 0
+        return tap.run(cases(libraries, folder),
+                       (gpu_report.Failure, subprocess.CalledProcessError))
 
 
 if __name__ == "__main__":
