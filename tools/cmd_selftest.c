@@ -322,7 +322,9 @@ static bool run_selftest(const void *data, struct err *err) {
     struct selftest *selftest = calloc(1, sizeof(*selftest));
     if (selftest == NULL)
         return err_set(err, ERR_DEVICE, "out of memory");
-    const struct unet_device_options native = {.select = "cpu", .threads = common->threads};
+    /* the reference rounds nothing, not even where UNET_PREFER asks the CPU for it */
+    const struct unet_device_options native = {
+        .select = "cpu", .threads = common->threads, .disable = "matrix"};
     const bool good = cmd_device_open(common, &selftest->device, err) &&
                       unet_device_open(&native, &selftest->reference, err) &&
                       test_plans(selftest, err) && report(selftest, err);

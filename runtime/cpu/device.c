@@ -13,6 +13,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "runtime/cpu/rounding.h"
+
 /* Cores that this process may run on. */
 static uint32_t count_cores(void) {
     long count = 0;
@@ -49,8 +51,10 @@ static uint64_t memory_bytes(void) {
 }
 
 /* Plans are verified against these: everything that only concerns shaders is without limit. */
-static struct plan_limits native_limits(void) {
+static struct plan_limits native_limits(const struct cpu_device *device) {
     struct plan_limits limits = plan_limits_minimum(PLAN_CLASS_CPU);
+    if (device->imitates_matrices)
+        limits.matrix_m = limits.matrix_n = limits.matrix_k = PLAN_MATRIX_SIZE;
     limits.max_binding_bytes = limits.max_allocation_bytes = memory_bytes();
     for (int i = 0; i < 3; i++)
         limits.max_group_size[i] = INT32_MAX;
@@ -65,8 +69,9 @@ static const char *const conv_names[] = {
 /* Everything that results depend on, but not the threads: the name is kept in checkpoints. */
 static void write_name(const struct cpu_device *device, struct unet_device_info *info) {
     const char *conv = conv_names[device->conv];
-    snprintf(info->name, sizeof(info->name), "CPU (%s%s%s)", cpu_isa_name(device->isa),
-             conv != NULL ? ", " : "", conv != NULL ? conv : "");
+    snprintf(info->name, sizeof(info->name), "CPU (%s%s%s%s)", cpu_isa_name(device->isa),
+             conv != NULL ? ", " : "", conv != NULL ? conv : "",
+             device->imitates_matrices ? ", matrix units imitated" : "");
 }
 
 static void write_choice(const struct cpu_device *device, uint32_t n_threads,
@@ -76,9 +81,12 @@ static void write_choice(const struct cpu_device *device, uint32_t n_threads,
     char conv[80] = "convolutions direct or Winograd, whichever is faster";
     if (conv_names[device->conv] != NULL)
         snprintf(conv, sizeof(conv), "%s, because of UNET_CPU_CONV", conv_names[device->conv]);
-    snprintf(info->choice, sizeof(info->choice), "native kernels for %s, %s; %s; %u thread%s",
+    snprintf(info->choice, sizeof(info->choice), "native kernels for %s, %s; %s%s; %u thread%s",
              cpu_isa_name(device->isa),
              is_wanted ? "because of UNET_CPU" : "the best instruction set of this machine", conv,
+             device->imitates_matrices
+                 ? "; factors of mixed precision rounded as by matrix units, because of UNET_PREFER"
+                 : "",
              n_threads, n_threads == 1 ? "" : "s");
 }
 
@@ -88,9 +96,10 @@ static bool describe(uint32_t threads, struct cpu_device *device, struct unet_de
     if (!cpu_isa_choose(&device->isa, err) || !cpu_conv_choose(&device->conv, err) ||
         !count_threads(threads, &n_threads, err))
         return false;
+    device->imitates_matrices = cpu_rounding_wanted();
     *info = (struct unet_device_info){.backend = "cpu",
                                       .rank = UNET_RANK_NATIVE,
-                                      .limits = native_limits(),
+                                      .limits = native_limits(device),
                                       .memory_bytes = memory_bytes(),
                                       .timestamp_period_ns = 1.0f};
     snprintf(info->driver, sizeof(info->driver), "unet native kernels");

@@ -12,6 +12,7 @@ struct cpu_device {
     struct unet_device base; /* first: the runtime's view */
     enum cpu_isa isa;
     enum cpu_conv conv;
+    bool imitates_matrices; /* rounding.h */
     struct cpu_pool *pool;
 };
 

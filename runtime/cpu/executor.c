@@ -12,12 +12,14 @@
 #include "runtime/cpu/guard.h"
 #include "runtime/cpu/memory.h"
 #include "runtime/cpu/peak.h"
+#include "runtime/cpu/rounding.h"
 
 #define SCRATCH_ALIGNMENT 64u
 
 struct cpu_step {
     const struct cpu_kernel *kernel;
     union kernel_params params;
+    struct cpu_rounding rounding; /* is on: a phase of its own before the kernel's */
     void *bindings[KERNEL_MAX_BINDINGS];
     size_t binding_bytes[KERNEL_MAX_BINDINGS];
 };
@@ -142,6 +144,45 @@ static bool cpu_begin(struct exec *exec, uint32_t program, struct err *err) {
     return cpu->current->spans != NULL || err_set(err, ERR_DEVICE, "out of memory for times");
 }
 
+static void bind_tensors(const struct cpu_exec *cpu, const struct plan_record *record,
+                         struct cpu_step *step) {
+    for (uint32_t i = 0; i < kernel_table[record->kernel].n_bindings; i++) {
+        const struct plan_tensor *tensor = &cpu->base.plan->tensors[record->tensors[i]];
+        const struct exec_place place = exec_place_of(cpu->base.chunks, tensor);
+        step->bindings[i] = cpu->chunks[place.chunk] + place.offset_bytes;
+        step->binding_bytes[i] = tensor->size_bytes;
+    }
+}
+
+static bool uses_matrix(const struct plan_program *program, const struct plan_record *record) {
+    return record->choice != PLAN_NONE &&
+           program->choices[record->choice].methods[record->method].kind == PLAN_METHOD_MATRIX;
+}
+
+static void add_phase(struct cpu_program *program, uint32_t phase, uint32_t units) {
+    vec_push(&program->phases, ((struct cpu_phase){(uint32_t)program->steps.count, phase}));
+    vec_push(&program->units, units);
+}
+
+static void add_step(struct cpu_exec *cpu, struct cpu_program *program,
+                     const struct cpu_step *step) {
+    const struct cpu_kernel *kernel = step->kernel;
+    size_t shared_bytes = cpu_rounding_bytes(&step->rounding);
+    const uint32_t before = cpu_rounding_is_on(&step->rounding) ? 1 : 0;
+    if (before > 0)
+        add_phase(program, 0, cpu_rounding_units(&step->rounding));
+    for (uint32_t i = 0; i < kernel->n_phases; i++)
+        add_phase(program, before + i, kernel->units(&step->params, i));
+    if (kernel->shared_bytes != NULL)
+        shared_bytes += kernel->shared_bytes(&step->params);
+    const size_t scratch_bytes =
+        kernel->scratch_bytes != NULL ? kernel->scratch_bytes(&step->params) : 0;
+    cpu->shared_bytes = MAX(cpu->shared_bytes, shared_bytes);
+    cpu->scratch_bytes =
+        MAX(cpu->scratch_bytes, (size_t)align_up(scratch_bytes, SCRATCH_ALIGNMENT));
+    vec_push(&program->steps, *step);
+}
+
 /* Pieces are whole records: there is no batch that one could exceed. */
 static bool cpu_dispatch(struct exec *exec, const struct exec_piece *piece, struct err *err) {
     struct cpu_exec *cpu = cpu_exec_of(exec);
@@ -150,30 +191,17 @@ static bool cpu_dispatch(struct exec *exec, const struct exec_piece *piece, stru
         &exec->plan->programs[program - cpu->programs].records[piece->record];
     struct cpu_step step = {.kernel = NULL};
     memcpy(step.params.words, record->params, sizeof(step.params.words));
+    bind_tensors(cpu, record, &step);
+    const bool is_matrix = uses_matrix(&exec->plan->programs[program - cpu->programs], record);
+    if (is_matrix)
+        step.rounding = cpu_rounding_of(record->kernel, step.binding_bytes);
     const bool no_winograd = (cpu->device->base.disabled >> PLAN_METHOD_WINOGRAD & 1u) != 0;
-    const enum cpu_conv conv = no_winograd ? CPU_CONV_DIRECT : cpu->device->conv;
+    const enum cpu_conv conv = is_matrix || no_winograd ? CPU_CONV_DIRECT : cpu->device->conv;
     step.kernel = cpu_kernel_find(cpu->device->isa, conv, record->kernel, &step.params);
     if (step.kernel == NULL)
         return err_set(err, ERR_DEVICE, "%s has no kernel %s", cpu->device->base.info.name,
                        kernel_table[record->kernel].name);
-    for (uint32_t i = 0; i < kernel_table[record->kernel].n_bindings; i++) {
-        const struct plan_tensor *tensor = &exec->plan->tensors[record->tensors[i]];
-        const struct exec_place place = exec_place_of(exec->chunks, tensor);
-        step.bindings[i] = cpu->chunks[place.chunk] + place.offset_bytes;
-        step.binding_bytes[i] = tensor->size_bytes;
-    }
-    for (uint32_t i = 0; i < step.kernel->n_phases; i++) {
-        vec_push(&program->phases, ((struct cpu_phase){(uint32_t)program->steps.count, i}));
-        vec_push(&program->units, step.kernel->units(&step.params, i));
-    }
-    const size_t shared_bytes =
-        step.kernel->shared_bytes != NULL ? step.kernel->shared_bytes(&step.params) : 0;
-    const size_t scratch_bytes =
-        step.kernel->scratch_bytes != NULL ? step.kernel->scratch_bytes(&step.params) : 0;
-    cpu->shared_bytes = MAX(cpu->shared_bytes, shared_bytes);
-    cpu->scratch_bytes =
-        MAX(cpu->scratch_bytes, (size_t)align_up(scratch_bytes, SCRATCH_ALIGNMENT));
-    vec_push(&program->steps, step);
+    add_step(cpu, program, &step);
     return true;
 }
 
@@ -205,7 +233,14 @@ static void run_unit(void *context, uint32_t thread, uint32_t phase, uint32_t un
     memcpy(call.bindings, step->bindings, sizeof(call.bindings));
     if (cpu->scratch != NULL)
         call.scratch = cpu->scratch + thread * cpu->scratch_bytes;
-    step->kernel->run(&call, at->phase, unit);
+    if (!cpu_rounding_is_on(&step->rounding)) {
+        step->kernel->run(&call, at->phase, unit);
+    } else if (at->phase == 0) {
+        cpu_rounding_run(&step->rounding, cpu->device->isa, &call, unit);
+    } else {
+        cpu_rounding_apply(&step->rounding, &call);
+        step->kernel->run(&call, at->phase - 1, unit);
+    }
 }
 
 static void add_time(struct cpu_program *program, const struct cpu_phase *at) {

@@ -1,12 +1,15 @@
 /*
  * half.c: native kernels of tensors in half precision, with the same bits as shaders/half.glsl, by
- * integers alone. A unit is some blocks of HALF_BLOCK elements of one image; the loops over a whole
- * block have a constant length and no branches, for the compiler to vectorise.
+ * integers alone, and the rounding of factors (rounding.h). A unit is some blocks of HALF_BLOCK
+ * elements of one image; the loops over a whole block have a constant length and no branches, for
+ * the compiler to vectorise.
  */
 #include <string.h>
 
+#include "runtime/cpu/rounding.h"
 #include "runtime/cpu/variant.h"
 
+#define HALF_MOST_BITS 0x477fe000u /* 65504 as a float */
 #define UNIT_BLOCKS (CPU_CHUNK / HALF_BLOCK)
 
 /* n and count are the first two parameters of both */
@@ -37,6 +40,28 @@ static inline uint32_t from_half(uint32_t half) {
     memcpy(&small_bits, &small, sizeof(small_bits));
     const uint32_t normal = (size << 13) + (size >= 0x7c00 ? 224u << 23 : 112u << 23);
     return sign | (size < 0x400 ? small_bits : normal);
+}
+
+/* What half precision makes of a single-precision number, as a single-precision number again;
+   `past` of what is beyond its largest. Below 2^-14 it has the multiples of 2^-24. */
+static inline uint32_t through_half(uint32_t word, uint32_t past) {
+    const uint32_t size = word & 0x7fffffff;
+    const uint32_t normal = shift(size, 13) << 13;
+    float small;
+    memcpy(&small, &size, sizeof(small));
+    small = (small + 0.75f) - 0.75f;
+    uint32_t small_bits;
+    memcpy(&small_bits, &small, sizeof(small_bits));
+    const uint32_t rounded = size < 0x38800000 ? small_bits : normal;
+    return (word & 0x80000000) | (size > HALF_MOST_BITS ? past : rounded);
+}
+
+void CPU_FN(cpu_round_factors)(const uint32_t *src, uint32_t *dst, uint32_t count,
+                               bool is_gradient) {
+    const uint32_t past = is_gradient ? 0x7f800000u : HALF_MOST_BITS;
+    CPU_INDEPENDENT
+    for (uint32_t i = 0; i < count; i++)
+        dst[i] = through_half(src[i], past);
 }
 
 /* The blocks of a unit: its image, the first block's element and the end of the last. */
