@@ -105,7 +105,7 @@ def run_test(test, extra_env, wrap, check_layers):
 def registered(build, suite, only):
     text = subprocess.run(["meson", "introspect", "--tests", build], check=True,
                           capture_output=True, text=True).stdout
-    for test in json.loads(text):
+    for test in sorted(json.loads(text), key=lambda test: -test["priority"]):
         if any(s.split(":")[-1] == suite for s in test["suite"]) and only in test["name"]:
             yield test
 
@@ -123,6 +123,7 @@ def run_suite(args):
         print("run.py: %s: %s" % (args.build, error), file=sys.stderr)
         tests = []
     print("== %s: %d programs" % (title, len(tests)), flush=True)
+    begin = time.monotonic()
     results = []
     with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
         work = {pool.submit(run_test, t, extra_env, wrap, args.suite == "vulkan"): t for t in tests}
@@ -139,6 +140,7 @@ def run_suite(args):
                 print("\n".join(line[:400] for line in output.splitlines()[-200:]))
                 print("----", flush=True)
             results += [(title, name) + c for c in cases]
+    print("== %s: %.0f s" % (title, time.monotonic() - begin), flush=True)
     if not tests:
         results.append((title, "registration", "no test is registered in this suite", "failed", ""))
     if args.results:
