@@ -6,7 +6,9 @@
  * the two names the nearer ceiling, and its share of the time taken is the per cent shown (the
  * roofline model, Williams, Waterman and Patterson 2009). Totals add up both.
  */
+#include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "common/base.h"
@@ -194,6 +196,47 @@ static void sum_up(const struct bench *bench, struct totals *totals) {
     }
 }
 
+/* ---- what is no dispatch ---- */
+
+/* Of a run: before its first dispatch began and after its last ended, which is the host's part and
+   the way to the device and back; and in between, while no dispatch ran. Medians of all runs. */
+struct idle {
+    double outside_seconds, between_seconds;
+};
+
+static struct idle idle_of_run(const struct bench *bench, uint32_t run) {
+    const uint32_t n = bench->program->n_records;
+    const double seconds = (double)(bench->runs[run].end_ns - bench->runs[run].begin_ns) * 1e-9;
+    uint64_t first_ns = UINT64_MAX, end_ns = 0, between_ns = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        const struct unet_span *span = &bench->spans[(size_t)run * n + i];
+        if (!bench->runs_record[i])
+            continue;
+        if (end_ns > 0 && span->begin_ns > end_ns)
+            between_ns += span->begin_ns - end_ns;
+        first_ns = MIN(first_ns, span->begin_ns);
+        end_ns = MAX(end_ns, span->end_ns);
+    }
+    const double busy_seconds = end_ns > first_ns ? (double)(end_ns - first_ns) * 1e-9 : 0;
+    return (struct idle){fmax(seconds - busy_seconds, 0), (double)between_ns * 1e-9};
+}
+
+static struct idle idle_median(const struct bench *bench) {
+    double *values = calloc(2 * (size_t)bench->repeat, sizeof(*values));
+    struct idle median = {0, 0};
+    if (values == NULL)
+        return median;
+    for (uint32_t run = 0; run < bench->repeat; run++) {
+        const struct idle idle = idle_of_run(bench, run);
+        values[run] = idle.outside_seconds;
+        values[bench->repeat + run] = idle.between_seconds;
+    }
+    median.outside_seconds = bench_median(values, bench->repeat);
+    median.between_seconds = bench_median(values + bench->repeat, bench->repeat);
+    free(values);
+    return median;
+}
+
 /* ---- tables ---- */
 
 static void print_figures(const struct bench *bench, const struct bench_work *work,
@@ -246,6 +289,12 @@ void bench_print_profile(const struct bench *bench) {
     for (int d = 0; d < BENCH_DIRECTION_COUNT; d++)
         print_total(bench, bench_direction_names[d], "", &totals.directions[d], seconds);
     print_total(bench, "all", "", &totals.all, seconds);
+    const struct idle idle = idle_median(bench);
+    printf(
+        "\nof a run's time %.2f %% before the first dispatch and after the last, %.2f %% between "
+        "dispatches\n",
+        100 * per_second(idle.outside_seconds, bench->seconds_median),
+        100 * per_second(idle.between_seconds, bench->seconds_median));
 }
 
 /* ---- JSON ---- */
@@ -312,4 +361,7 @@ void bench_add_profile(const struct bench *bench, json_t *object) {
     json_object_set_new(object, "operations", parts);
     json_object_set_new(object, "directions", directions);
     json_object_set_new(object, "all", work_json(bench, &totals.all));
+    const struct idle idle = idle_median(bench);
+    json_object_set_new(object, "outside_seconds", json_real(idle.outside_seconds));
+    json_object_set_new(object, "between_seconds", json_real(idle.between_seconds));
 }

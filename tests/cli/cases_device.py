@@ -817,6 +817,8 @@ def check_profile(lab):
         for figure in ("seconds", "gflop", "bytes"):
             assert math.isclose(sum(row[figure] for row in result[table]), result["all"][figure],
                                 rel_tol=1e-6), (table, figure)
+    idle = [result["outside_seconds"], result["between_seconds"]]
+    assert min(idle) >= 0 and sum(idle) < max(result["seconds_median"], 2 * result["seconds_min"]), idle
     parts = {(r["label"], r["operation"], r["direction"]) for r in result["records"]}
     for part in (("enc forward", "convolution", "forward"),
                  ("up data gradient", "up-convolution", "data gradient"),
@@ -827,7 +829,8 @@ def check_profile(lab):
                  ("up.weight update", "optimiser", "update")):
         assert part in parts, "%s is not in %s" % (part, sorted(parts))
     out = lab.good("unetrun bench tiny.plan --profile --repeat 1")
-    for text in ("enc forward", "before:", "after:", "convolution, forward", "of ceiling"):
+    for text in ("enc forward", "before:", "after:", "convolution, forward", "of ceiling",
+                 "before the first dispatch"):
         assert text in out, out
 
 
