@@ -47,6 +47,7 @@ const uint PARTS_DOWN = TILE_PIXELS / SUB_PIXELS;
 const uint PARTS = PARTS_DOWN * (TILE_COLUMNS / SUB_COLUMNS);
 const uint DOWN = SUB_PIXELS / M_SIZE; /* matrices of a subgroup */
 const uint ACROSS = SUB_COLUMNS / N_SIZE;
+#include "matrix_grid.glsl"
 
 /* Rows of shared memory, in pairs of numbers; what is past the tile spreads them over its banks. */
 const uint SRC_PITCH = TILE_PIXELS / 2 + 4;
@@ -77,6 +78,16 @@ bool source_inside(source from, uint tap_y, uint tap_x) {
     return PADDED == 0u || (from.y + tap_y < SRC_H && from.x + tap_x < SRC_W);
 }
 
+/* A matrix of sums, from shared memory. */
+void store_sums(uint slot, uint image, uint first_pixel, uint first_column) {
+    for (uint e = gl_SubgroupInvocationID; e < M_SIZE * N_SIZE; e += gl_SubgroupSize) {
+        uint at = first_pixel + e % M_SIZE;
+        place to = place_first(first_column + e / M_SIZE);
+        if (at < PIXELS_H * PIXELS_W && place_exists(to))
+            place_store(to, place_bias(to), image, place_at(to, at), sum_tile[slot + e]);
+    }
+}
+
 void main() {
     uint columns = COLUMNS;
     uint pixels = PIXELS_H * PIXELS_W;
@@ -103,9 +114,7 @@ void main() {
     uint src_plane = SRC_H * SRC_W;
     uint src_image = image * SRC_STRIDE_N;
 
-    MATRIX_C sum[DOWN * ACROSS];
-    [[unroll]] for (uint i = 0u; i < DOWN * ACROSS; i++)
-        sum[i] = MATRIX_C(0.0);
+    MATRIX_CLEAR
 
     uint staged[SHARE];
     uvec2 staged_w[W_SHARE];
@@ -152,18 +161,11 @@ void main() {
         }
         if (!is_first) { /* the step before */
             [[unroll]] for (uint k = 0u; k < CHANNELS; k += K_SIZE) {
-                MATRIX_B weight[ACROSS];
-                [[unroll]] for (uint c = 0u; c < ACROSS; c++)
-                    coopMatLoadNV(weight[c], w_tile,
-                                  k * W_PITCH + (sub_column + c * N_SIZE) / 2u, W_PITCH, false);
-                [[unroll]] for (uint r = 0u; r < DOWN; r++) {
-                    MATRIX_A value;
-                    coopMatLoadNV(value, src_tile,
-                                  k * SRC_PITCH + (sub_pixel + r * M_SIZE) / 2u, SRC_PITCH, true);
-                    [[unroll]] for (uint c = 0u; c < ACROSS; c++)
-                        sum[r * ACROSS + c] =
-                            coopMatMulAddNV(value, weight[c], sum[r * ACROSS + c]);
-                }
+#define LOAD_A(to, r)                                                                              \
+    coopMatLoadNV(to, src_tile, k * SRC_PITCH + (sub_pixel + r * M_SIZE) / 2u, SRC_PITCH, true)
+#define LOAD_B(to, c)                                                                              \
+    coopMatLoadNV(to, w_tile, k * W_PITCH + (sub_column + c * N_SIZE) / 2u, W_PITCH, false)
+                MATRIX_MULTIPLY
             }
         }
         if (!more)
@@ -185,17 +187,14 @@ void main() {
     }
 
     uint slot = part * (M_SIZE * N_SIZE);
-    [[unroll]] for (uint i = 0u; i < DOWN * ACROSS; i++) {
-        barrier();
-        coopMatStoreNV(sum[i], sum_tile, slot, M_SIZE, true);
-        barrier();
-        for (uint e = gl_SubgroupInvocationID; e < M_SIZE * N_SIZE; e += gl_SubgroupSize) {
-            uint at = first_pixel + sub_pixel + i / ACROSS * M_SIZE + e % M_SIZE;
-            place to = place_first(first_column * 4u + sub_column + i % ACROSS * N_SIZE +
-                                   e / M_SIZE);
-            if (at < pixels && place_exists(to))
-                place_store(to, place_bias(to), image, place_at(to, at),
-                            sum_tile[slot + e]);
-        }
+    first_pixel += sub_pixel;
+    first_column = first_column * 4u + sub_column;
+#define STORE(r, c)                                                                                \
+    if (r < DOWN && c < ACROSS) {                                                                  \
+        barrier();                                                                                 \
+        coopMatStoreNV(sum_##r##_##c, sum_tile, slot, M_SIZE, true);                               \
+        barrier();                                                                                 \
+        store_sums(slot, image, first_pixel + r * M_SIZE, first_column + c * N_SIZE);              \
     }
+    MATRIX_GRID(STORE)
 }

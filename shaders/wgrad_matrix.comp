@@ -56,6 +56,7 @@ const uint PARTS_DOWN = TILE_ROWS / SUB_ROWS;
 const uint PARTS = PARTS_DOWN * (TILE_COLS / SUB_COLS);
 const uint DOWN = SUB_ROWS / M_SIZE; /* matrices of a subgroup */
 const uint ACROSS = SUB_COLS / N_SIZE;
+#include "matrix_grid.glsl"
 
 /* A row of shared memory has the pixels of one row or column, in pairs. */
 const uint PAIRS = DEPTH / 2;
@@ -97,6 +98,22 @@ float load_dy(pixel_place pixel, uint col) {
     return pixel.valid ? AT(dy, pixel.dy_at + col) : 0.0;
 }
 
+/* A matrix of sums, from shared memory. */
+void store_sums(uint slot, uint split, uint first_row, uint first_col) {
+    for (uint e = gl_SubgroupInvocationID; e < M_SIZE * N_SIZE; e += gl_SubgroupSize) {
+        uint row = first_row + e / N_SIZE;
+        uint col = first_col + e % N_SIZE;
+#if ROLE == ROLE_CONV
+        uint channel = col;
+#else
+        uint channel = col % out_pitch;
+#endif
+        if (row < ROWS && col < COLS)
+            AT(partial, (split * ROWS + row) * COLS + col) =
+                channel < p.c_out ? sum_tile[slot + e] : 0.0;
+    }
+}
+
 void main() {
     uint rows = ROWS, cols = COLS;
     uint row_blocks = div_up(rows, TILE_ROWS), col_blocks = div_up(cols, TILE_COLS);
@@ -128,9 +145,7 @@ void main() {
     uint pixel = split * map_rows / p.splits * PIXELS_W;
     uint end = (split + 1u) * map_rows / p.splits * PIXELS_W;
 
-    MATRIX_C sum[DOWN * ACROSS];
-    [[unroll]] for (uint i = 0u; i < DOWN * ACROSS; i++)
-        sum[i] = MATRIX_C(0.0);
+    MATRIX_CLEAR
 
     uint staged_x[OWN_ROWS], staged_dy[OWN_COLS];
     bool is_first = true;
@@ -148,18 +163,11 @@ void main() {
         }
         if (!is_first) { /* the step before */
             [[unroll]] for (uint k = 0u; k < DEPTH; k += K_SIZE) {
-                MATRIX_B value[ACROSS];
-                [[unroll]] for (uint c = 0u; c < ACROSS; c++)
-                    coopMatLoadNV(value[c], dy_tile, (sub_col + c * N_SIZE) * PITCH + k / 2u,
-                                  PITCH, true);
-                [[unroll]] for (uint r = 0u; r < DOWN; r++) {
-                    MATRIX_A factor;
-                    coopMatLoadNV(factor, x_tile, (sub_row + r * M_SIZE) * PITCH + k / 2u, PITCH,
-                                  false);
-                    [[unroll]] for (uint c = 0u; c < ACROSS; c++)
-                        sum[r * ACROSS + c] =
-                            coopMatMulAddNV(factor, value[c], sum[r * ACROSS + c]);
-                }
+#define LOAD_A(to, r)                                                                              \
+    coopMatLoadNV(to, x_tile, (sub_row + r * M_SIZE) * PITCH + k / 2u, PITCH, false)
+#define LOAD_B(to, c)                                                                              \
+    coopMatLoadNV(to, dy_tile, (sub_col + c * N_SIZE) * PITCH + k / 2u, PITCH, true)
+                MATRIX_MULTIPLY
             }
         }
         if (!more)
@@ -175,21 +183,13 @@ void main() {
     }
 
     uint slot = part * (M_SIZE * N_SIZE);
-    [[unroll]] for (uint i = 0u; i < DOWN * ACROSS; i++) {
-        barrier();
-        coopMatStoreNV(sum[i], sum_tile, slot, N_SIZE, false);
-        barrier();
-        for (uint e = gl_SubgroupInvocationID; e < M_SIZE * N_SIZE; e += gl_SubgroupSize) {
-            uint row = first_row + sub_row + i / ACROSS * M_SIZE + e / N_SIZE;
-            uint col = first_col + sub_col + i % ACROSS * N_SIZE + e % N_SIZE;
-#if ROLE == ROLE_CONV
-            uint channel = col;
-#else
-            uint channel = col % out_pitch;
-#endif
-            if (row < rows && col < cols)
-                AT(partial, (split * rows + row) * cols + col) =
-                    channel < p.c_out ? sum_tile[slot + e] : 0.0;
-        }
+#define STORE(r, c)                                                                                \
+    if (r < DOWN && c < ACROSS) {                                                                  \
+        barrier();                                                                                 \
+        coopMatStoreNV(sum_##r##_##c, sum_tile, slot, N_SIZE, false);                              \
+        barrier();                                                                                 \
+        store_sums(slot, split, first_row + sub_row + r * M_SIZE,                                  \
+                   first_col + sub_col + c * N_SIZE);                                              \
     }
+    MATRIX_GRID(STORE)
 }

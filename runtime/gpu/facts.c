@@ -87,7 +87,7 @@ static bool query_executables(VkPhysicalDevice physical) {
    conv_matrix.comp, the largest of these. */
 static void choose_matrices(const VkCooperativeMatrixPropertiesKHR *sizes, uint32_t count,
                             struct gpu_facts *facts, struct plan_limits *limits) {
-    const uint32_t most = 16;
+    const uint32_t least = 8, most = 16; /* shaders/matrix_grid.glsl */
     for (uint32_t i = 0; i < count; i++) {
         const VkCooperativeMatrixPropertiesKHR *size = &sizes[i];
         const uint32_t m = size->MSize, n = size->NSize, k = size->KSize;
@@ -95,8 +95,9 @@ static void choose_matrices(const VkCooperativeMatrixPropertiesKHR *sizes, uint3
             size->BType != VK_COMPONENT_TYPE_FLOAT16_KHR ||
             size->CType != VK_COMPONENT_TYPE_FLOAT32_KHR ||
             size->ResultType != VK_COMPONENT_TYPE_FLOAT32_KHR ||
-            size->scope != VK_SCOPE_SUBGROUP_KHR || most % m != 0 || most % n != 0 ||
-            most % k != 0 || m * n * k <= limits->matrix_m * limits->matrix_n * limits->matrix_k)
+            size->scope != VK_SCOPE_SUBGROUP_KHR || m < least || n < least || most % m != 0 ||
+            most % n != 0 || most % k != 0 ||
+            m * n * k <= limits->matrix_m * limits->matrix_n * limits->matrix_k)
             continue;
         facts->has_matrices = true;
         limits->matrix_m = m;
@@ -144,7 +145,7 @@ static void query_matrices(const struct gpu_instance *instance, VkPhysicalDevice
     snprintf(facts->matrix_reason, sizeof(facts->matrix_reason), "not used: %s",
              lack != NULL ? lack
                           : "none multiplies half precision and adds up in single, for subgroups, "
-                            "in sizes that divide 16");
+                            "in sizes of 8 or 16");
     if (lack != NULL)
         return;
     uint32_t count = 0;
