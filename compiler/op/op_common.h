@@ -25,9 +25,6 @@ bool op_check(const struct node *node, int min_inputs, int max_inputs, int n_out
               struct err *err);
 
 /* The input has exactly this shape; what names it in the message ("the mask"). */
-/* Of operations that move or look at data: nothing of a model's arithmetic. */
-uint64_t op_no_flops(const struct node *node);
-
 bool op_check_shape(const struct node *node, int input, const char *what, struct shape expected,
                     struct err *err);
 
@@ -37,6 +34,9 @@ bool op_set_output(struct node *node, int i, int64_t n, int64_t c, int64_t h, in
 
 /* True when part is the channels from `channel` on of whole, in the same memory. */
 bool op_is_window(const struct value *part, const struct value *whole, int channel);
+
+/* Of operations that move or look at data: nothing of a model's arithmetic. */
+uint64_t op_no_flops(const struct node *node);
 
 /* Words that a parameter, its gradient or its state takes in the kernels' layout. */
 uint64_t op_param_words(const struct param *param);
