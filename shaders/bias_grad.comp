@@ -33,14 +33,16 @@ void main() {
         uint base = image * p.dy_stride_n + channel * pixels;
         uint at = lane;
 #ifdef HAS_LANES
-        if (lanes_known()) {
+        /* Tested at its end, behind a branch: once more with no lane left would read past the tensor. */
+        uint rounds = pixels / (4u * jump);
+        if (lanes_known() && rounds > 0u) {
             uint first = base + gl_SubgroupID * gl_SubgroupSize;
-            for (uint end = 4u * jump; end <= pixels; end += 4u * jump) {
+            do {
                 sum += vec4(LANES(dy, first), LANES(dy, first + jump), LANES(dy, first + 2u * jump),
                             LANES(dy, first + 3u * jump));
                 first += 4u * jump;
                 at += 4u * jump;
-            }
+            } while (--rounds > 0u);
         }
 #endif
         for (; at + 3u * jump < pixels; at += 4u * jump)
