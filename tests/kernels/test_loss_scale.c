@@ -316,6 +316,20 @@ static void unset_prefer_and_close(struct unet_device *plain) {
     device = plain;
 }
 
+/* Whether a convolution's gradient of the kernel is computed on matrix units. */
+static bool is_on_units(const struct run *run, enum kernel_id kernel) {
+    const struct plan_program *program = plan_program_find(run->plan, "train_step");
+    for (uint32_t i = 0; i < program->n_records; i++) {
+        const struct plan_record *record = &program->records[i];
+        if (record->kernel == kernel && record->choice != PLAN_NONE &&
+            program->choices[record->choice].methods[record->method].kind == PLAN_METHOD_MATRIX &&
+            unet_session_runs_record(run->session, program->name, i)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* What is finite in single precision but too large for half, on devices that have matrix units:
    found there, and by the other methods not. */
 static void what_half_cannot_hold_is_found(void **state) {
@@ -329,6 +343,8 @@ static void what_half_cannot_hold_is_found(void **state) {
     const bool has_units = unet_device_get_info(device)->limits.matrix_m > 0;
     if (has_units) {
         open_run(&run, "optimiser=adam", false);
+        assert_true(is_on_units(&run, KERNEL_ID_conv_dgrad));
+        assert_true(is_on_units(&run, KERNEL_ID_conv_wgrad));
         set_scale(&run, 0x1p30f, 0, 0);
         uint32_t skipped = 0;
         while (update(&run, skipped, PLAN_NONE)) {
@@ -506,9 +522,12 @@ static void bad_scales_are_refused(void **state) {
     unlink(scratch_path());
 }
 
-int main(void) {
+int main(int argc, char **argv) {
     struct err err = {0};
     const struct unet_device_options options = {.disable = "winograd,narrow,split,matrix"};
+    if (argc > 1) {
+        cmocka_set_test_filter(argv[1]); /* the names of cases, with * and ? */
+    }
     if (!unet_device_open(&options, &device, &err)) {
         fprintf(stderr, "test_loss_scale: %s\n", err.text);
         return 1;
