@@ -138,11 +138,7 @@ static bool create(struct gpu_instance *instance, enum gpu_validation validation
                        VK_DEBUG_UTILS_MESSAGE_TYPE_PERFORMANCE_BIT_EXT,
         .pfnUserCallback = report_message,
         .pUserData = instance};
-    uint32_t n_checks;
-    const VkValidationFeatureEnableEXT *checks = gpu_validation_checks(validation, &n_checks);
-    const VkValidationFeaturesEXT features = {.sType = VK_STRUCTURE_TYPE_VALIDATION_FEATURES_EXT,
-                                              .enabledValidationFeatureCount = n_checks,
-                                              .pEnabledValidationFeatures = checks};
+    const VkValidationFeaturesEXT features = gpu_validation_features(validation);
     const char *extensions[2];
     uint32_t n_extensions = 0;
     VkInstanceCreateFlags flags = 0;

@@ -50,15 +50,21 @@ bool gpu_validation_parse(enum gpu_validation *out, struct err *err) {
     return err_hint(err, "UNET_VALIDATION is 0, 1, best or gpu, or not set");
 }
 
-const VkValidationFeatureEnableEXT *gpu_validation_checks(enum gpu_validation validation,
-                                                          uint32_t *count_out) {
+VkValidationFeaturesEXT gpu_validation_features(enum gpu_validation validation) {
     static const VkValidationFeatureEnableEXT checks[] = {
         [GPU_VALIDATION_SYNC] = VK_VALIDATION_FEATURE_ENABLE_SYNCHRONIZATION_VALIDATION_EXT,
         [GPU_VALIDATION_BEST] = VK_VALIDATION_FEATURE_ENABLE_BEST_PRACTICES_EXT,
         [GPU_VALIDATION_GPU] = VK_VALIDATION_FEATURE_ENABLE_GPU_ASSISTED_EXT,
     };
-    *count_out = validation == GPU_VALIDATION_OFF ? 0 : 1;
-    return &checks[validation];
+    /* The layer warns of both at once, which is slow, even before it knows where to. */
+    static const VkValidationFeatureDisableEXT no_core[] = {
+        VK_VALIDATION_FEATURE_DISABLE_CORE_CHECKS_EXT};
+    return (VkValidationFeaturesEXT){
+        .sType = VK_STRUCTURE_TYPE_VALIDATION_FEATURES_EXT,
+        .enabledValidationFeatureCount = validation == GPU_VALIDATION_OFF ? 0 : 1,
+        .pEnabledValidationFeatures = &checks[validation],
+        .disabledValidationFeatureCount = validation == GPU_VALIDATION_GPU ? 1 : 0,
+        .pDisabledValidationFeatures = no_core};
 }
 
 bool gpu_validation_is_known(const char *id, const char *text) {

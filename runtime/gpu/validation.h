@@ -14,15 +14,15 @@ enum gpu_validation {
     GPU_VALIDATION_OFF,
     GPU_VALIDATION_SYNC, /* the layer's own checks, and those of synchronisation */
     GPU_VALIDATION_BEST, /* its own, and best practices */
-    GPU_VALIDATION_GPU,  /* its own, and accesses of shaders, checked while they run */
+    GPU_VALIDATION_GPU,  /* accesses of shaders, checked while they run; not its own, but for simple
+                            ones */
 };
 
 /* Of UNET_VALIDATION in the environment. ERR_USAGE: none of the words. */
 bool gpu_validation_parse(enum gpu_validation *out, struct err *err);
 
-/* What is asked of the layer beyond its own checks. */
-const VkValidationFeatureEnableEXT *gpu_validation_checks(enum gpu_validation validation,
-                                                          uint32_t *count_out);
+/* What is asked of the layer. */
+VkValidationFeaturesEXT gpu_validation_features(enum gpu_validation validation);
 
 /* Whether a message is known and left as it is. */
 bool gpu_validation_is_known(const char *id, const char *text);
