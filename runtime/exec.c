@@ -1,11 +1,12 @@
 /*
- * exec.c: the loop over dispatch records. Each program is prepared once here: its records become
- * batches of bounded work, and a record that alone exceeds a batch is divided into slabs of work
- * groups, so that no submission keeps a device busy for long (display drivers end work after one or
- * two seconds). Nothing here knows what a kernel computes.
+ * exec.c: the loop over dispatch records. A program is prepared here: its records become batches of
+ * bounded work, and a record that alone exceeds a batch is divided into slabs of work groups, so
+ * that no submission keeps a device busy for long (display drivers end work after one or two
+ * seconds). Nothing here knows what a kernel computes.
  */
 #include "runtime/exec.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -19,71 +20,128 @@ uint64_t exec_cost(const struct plan *plan, const struct plan_record *record) {
     return record->flops + bytes * EXEC_COST_PER_BYTE;
 }
 
-/* The axis to divide: the longest, or, when the shader numbers its groups by their counts, the
-   outermost in use, because x + count_x * (y + count_y * z) does not contain that one's count. */
-static uint32_t slab_axis(const uint32_t groups[3], bool counts_groups) {
-    uint32_t axis = 0;
-    for (uint32_t i = 1; i < 3; i++) {
-        if (counts_groups ? groups[i] > 1 : groups[i] > groups[axis])
-            axis = i;
-    }
-    return axis;
-}
-
+/* What is being divided: a record of a program, along axes in this order. */
 struct cutter {
     struct exec *exec;
-    uint64_t cost; /* of the batch so far */
+    const struct plan_program *program;
+    const struct plan_record *record;
+    const uint32_t *groups; /* of the record */
+    double group_cost;
+    uint32_t axes[3], n_axes;
+    double filled; /* of the batch so far; over all records */
 };
 
-static bool add_piece(struct cutter *cutter, const struct exec_piece *piece, uint64_t cost,
-                      struct err *err) {
-    struct exec *exec = cutter->exec;
-    if (cutter->cost > 0 && cutter->cost + cost > exec->batch_cost) {
-        if (!exec->ops->cut(exec, cutter->cost, err))
-            return false;
-        cutter->cost = 0;
+/* Along the longest axis first, then, where one slab of that is too much, along the next. A shader
+   that numbers its groups by their counts can be divided along the outermost axis in use only:
+   x + count_x * (y + count_y * z) does not contain that one's count. */
+static void choose_axes(struct cutter *cutter, bool counts_groups) {
+    const uint32_t *groups = cutter->groups;
+    cutter->n_axes = 0;
+    for (uint32_t axis = 0; axis < 3; axis++) {
+        uint32_t place = cutter->n_axes;
+        if (groups[axis] == 1)
+            continue;
+        for (; place > 0 && (counts_groups || groups[axis] > groups[cutter->axes[place - 1]]);
+             place--)
+            cutter->axes[place] = cutter->axes[place - 1];
+        cutter->axes[place] = axis;
+        cutter->n_axes++;
     }
-    cutter->cost += cost;
-    return exec->ops->dispatch(exec, piece, err);
+    if (cutter->n_axes == 0)
+        cutter->axes[cutter->n_axes++] = 0;
+    if (counts_groups)
+        cutter->n_axes = 1;
 }
 
-static bool add_record(struct cutter *cutter, const struct plan_program *program, uint32_t index,
-                       struct err *err) {
-    struct exec *exec = cutter->exec;
-    const struct plan_record *record = &program->records[index];
-    const struct plan_dispatch *dispatch = &record->dispatch[exec->class_];
-    const uint64_t cost = exec_cost(exec->plan, record);
-    const uint32_t axis = slab_axis(dispatch->groups, exec->ops->counts_groups(exec, record));
-    const uint32_t length = dispatch->groups[axis];
-    const uint64_t wanted = cost / exec->batch_cost + (cost % exec->batch_cost > 0 ? 1 : 0);
-    const uint32_t slabs = (uint32_t)MAX(1u, MIN(wanted, (uint64_t)length));
-    for (uint32_t i = 0; i < slabs; i++) {
-        struct exec_piece piece = {.record = index,
-                                   /* slabs of one record write disjoint elements; the barrier
-                                      between them states that to whoever checks byte ranges */
-                                   .barrier = record->barrier || i > 0,
-                                   .is_first = i == 0,
-                                   .is_last = i + 1 == slabs};
-        memcpy(piece.groups, dispatch->groups, sizeof(piece.groups));
-        piece.first[axis] = (uint32_t)((uint64_t)length * i / slabs);
-        piece.groups[axis] = (uint32_t)((uint64_t)length * (i + 1) / slabs) - piece.first[axis];
-        if (!add_piece(cutter, &piece, cost / slabs, err))
+static uint64_t count_groups(const uint32_t groups[3]) {
+    return (uint64_t)groups[0] * groups[1] * groups[2];
+}
+
+static bool add_piece(struct cutter *cutter, struct exec_piece piece, double share,
+                      struct err *err) {
+    bool is_first = true, is_last = true;
+    for (uint32_t axis = 0; axis < 3; axis++) {
+        is_first = is_first && piece.first[axis] == 0;
+        is_last = is_last && piece.first[axis] + piece.groups[axis] == cutter->groups[axis];
+    }
+    piece.cost = cutter->group_cost * (double)count_groups(piece.groups);
+    piece.is_first = is_first;
+    piece.is_last = is_last;
+    /* slabs of one record write disjoint elements; the barrier between them states that to whoever
+       checks byte ranges */
+    piece.barrier = cutter->record->barrier || !is_first;
+    cutter->filled += share;
+    return cutter->exec->ops->dispatch(cutter->exec, &piece, err) ||
+           err_prefix(err, "%s, record %u (%s)", cutter->program->name, piece.record,
+                      cutter->record->label);
+}
+
+static bool cut_batch(struct cutter *cutter, struct err *err) {
+    cutter->filled = 0;
+    return cutter->exec->ops->cut(cutter->exec, err);
+}
+
+/* Of one slab, one group thick, of a box of groups along an axis. */
+static double share_of_slab(const struct cutter *cutter, const uint32_t groups[3], uint32_t axis) {
+    const double cost = cutter->group_cost * (double)(count_groups(groups) / groups[axis]);
+    const struct exec *exec = cutter->exec;
+    return exec->ops->share != NULL ? exec->ops->share(exec, cutter->record, cost) : 0;
+}
+
+/* How many slabs of `share` to take of those left: as many as fit a batch, and pieces about equal.
+ */
+static uint32_t slabs_of_piece(double share, uint32_t left) {
+    const double fit = share * left > 1 ? MAX(1.0, floor(1 / share)) : left;
+    const double n_pieces = ceil(left / fit);
+    return (uint32_t)ceil(left / n_pieces);
+}
+
+/* Divides a box of groups along the axes from `depth` on. */
+static bool add_box(struct cutter *cutter, const struct exec_piece *box, uint32_t depth,
+                    struct err *err) {
+    const uint32_t axis = cutter->axes[depth], length = box->groups[axis];
+    const bool is_innermost = depth + 1 == cutter->n_axes;
+    for (uint32_t done = 0; done < length;) {
+        const double share = share_of_slab(cutter, box->groups, axis);
+        const uint32_t count = share > 1 ? 1 : slabs_of_piece(share, length - done);
+        if (cutter->filled > 0 && cutter->filled + share * count > 1) {
+            if (!cut_batch(cutter, err))
+                return false;
+            continue; /* shares may be others now */
+        }
+        struct exec_piece piece = *box;
+        piece.first[axis] += done;
+        piece.groups[axis] = count;
+        piece.is_least = is_innermost && count == 1;
+        if (!(share > 1 && !is_innermost ? add_box(cutter, &piece, depth + 1, err)
+                                         : add_piece(cutter, piece, share * count, err)))
             return false;
+        done += count;
     }
     return true;
 }
 
-static bool prepare_program(struct exec *exec, uint32_t index, struct err *err) {
-    const struct plan_program *program = &exec->plan->programs[index];
-    struct cutter cutter = {.exec = exec};
+static bool add_record(struct cutter *cutter, uint32_t index, struct err *err) {
+    struct exec *exec = cutter->exec;
+    struct exec_piece whole = {.record = index};
+    cutter->record = &cutter->program->records[index];
+    cutter->groups = cutter->record->dispatch[exec->class_].groups;
+    cutter->group_cost =
+        (double)exec_cost(exec->plan, cutter->record) / (double)count_groups(cutter->groups);
+    choose_axes(cutter, exec->ops->counts_groups(exec, cutter->record));
+    memcpy(whole.groups, cutter->groups, sizeof(whole.groups));
+    return add_box(cutter, &whole, 0, err);
+}
+
+bool exec_prepare(struct exec *exec, uint32_t index, struct err *err) {
+    struct cutter cutter = {.exec = exec, .program = &exec->plan->programs[index]};
     if (!exec->ops->begin(exec, index, err))
         return false;
-    for (uint32_t i = 0; i < program->n_records; i++) {
-        if (!add_record(&cutter, program, i, err))
-            return err_prefix(err, "%s, record %u (%s)", program->name, i,
-                              program->records[i].label);
+    for (uint32_t i = 0; i < cutter.program->n_records; i++) {
+        if (!add_record(&cutter, i, err))
+            return false;
     }
-    return exec->ops->end(exec, cutter.cost, err);
+    return exec->ops->end(exec, err);
 }
 
 bool exec_open(struct unet_device *device, const struct exec_request *request, struct exec **out,
@@ -93,7 +151,7 @@ bool exec_open(struct unet_device *device, const struct exec_request *request, s
     if (!device->backend->open(device, request, &exec, err))
         return false;
     for (uint32_t i = 0; i < request->plan->n_programs; i++) {
-        if (request->programs[i] && !prepare_program(exec, i, err)) {
+        if (request->programs[i] && !exec->ops->load(exec, i, err)) {
             exec->ops->close(exec);
             return false;
         }

@@ -4,8 +4,9 @@
  * kernels (cpu/); another one for the same records needs only these two tables, and its place in
  * device.c.
  *
- * A program is prepared once: exec.c walks its records, cuts them into batches of bounded work and
- * hands them to the executor; running a program replays what was prepared.
+ * A program is prepared: exec.c walks its records, cuts them into batches of bounded work and hands
+ * them to the executor; running a program replays what was prepared. How much work a batch may hold
+ * is the executor's to say, and it may have a program prepared while it runs for the first time.
  */
 #ifndef UNET_EXEC_H
 #define UNET_EXEC_H
@@ -19,8 +20,10 @@ struct exec;
 struct exec_piece {
     uint32_t record; /* of the program */
     uint32_t first[3], groups[3];
+    double cost;            /* its part of exec_cost */
     bool barrier;           /* everything before must be finished and visible */
     bool is_first, is_last; /* piece of its record */
+    bool is_least;          /* it cannot be divided further */
 };
 
 struct exec_request {
@@ -38,17 +41,23 @@ struct exec_ops {
     bool (*download)(struct exec *exec, enum plan_block block, uint64_t offset_bytes, void *data,
                      uint64_t size_bytes, struct err *err);
 
-    /* Preparing a program: begin, then pieces with cuts between batches, then end. cost: of the
-       batch that ends here, in the unit of exec_cost. */
+    /* Once for each program, when the executor is opened: what takes long, such as compiling.
+       exec_prepare where nothing speaks against it. */
+    bool (*load)(struct exec *exec, uint32_t program, struct err *err);
+    /* Preparing a program (exec_prepare): begin, then pieces with cuts between batches, then end.
+     */
     bool (*begin)(struct exec *exec, uint32_t program, struct err *err);
     bool (*dispatch)(struct exec *exec, const struct exec_piece *piece, struct err *err);
-    bool (*cut)(struct exec *exec, uint64_t cost, struct err *err);
-    bool (*end)(struct exec *exec, uint64_t cost, struct err *err);
+    bool (*cut)(struct exec *exec, struct err *err);
+    bool (*end)(struct exec *exec, struct err *err);
+    /* How much of a batch this cost of a record fills: 1 a whole one. Asked before each piece: a
+       cut may change it. NULL: a batch holds everything. */
+    double (*share)(const struct exec *exec, const struct plan_record *record, double cost);
     /* Whether the shader of a record asks how many groups there are: then a slab must leave the
        counts of the inner axes alone. */
     bool (*counts_groups)(const struct exec *exec, const struct plan_record *record);
 
-    /* Replays a prepared program and waits for its end. Allocates nothing. */
+    /* Runs a program and waits for its end. Allocates nothing when it replays what was prepared. */
     bool (*run)(struct exec *exec, uint32_t program, struct err *err);
     bool (*profile)(struct exec *exec, uint32_t program, struct unet_span *spans, struct err *err);
     /* Reading starts them anew. NULL: there are none. */
@@ -63,7 +72,6 @@ struct exec {
     const struct plan *plan;
     const struct plan_chunks *chunks; /* those with bytes are allocated, each by itself */
     enum plan_class class_;
-    uint64_t batch_cost; /* the most that one batch should hold */
 };
 
 /* The loops behind unet_device_measure_peak; peak.c repeats and times them. */
@@ -143,9 +151,11 @@ enum {
 #define EXEC_COST_PER_BYTE 8u
 uint64_t exec_cost(const struct plan *plan, const struct plan_record *record);
 
-/* Opens an executor for a verified plan and prepares the programs flagged. */
+/* Opens an executor for a verified plan and loads the programs flagged. */
 bool exec_open(struct unet_device *device, const struct exec_request *request, struct exec **out,
                struct err *err);
+/* Walks the records of a program and has the executor prepare them, in batches. */
+bool exec_prepare(struct exec *exec, uint32_t program, struct err *err);
 
 extern const char *const exec_block_names[PLAN_BLOCK_COUNT];
 

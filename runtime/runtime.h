@@ -234,8 +234,8 @@ bool unet_session_write(struct unet_session *session, const char *program, const
 bool unet_session_read(struct unet_session *session, const char *program, const char *port,
                        void *data, size_t size_bytes, struct err *err);
 
-/* Runs a program to its end: replays its recorded command buffers, in several submissions when the
- * work is long. */
+/* Runs a program to its end, in several submissions when the work is long. The first run records
+ * them and is slower; later ones replay what was recorded. */
 bool unet_session_run(struct unet_session *session, const char *program, struct err *err);
 
 /* Runs one record of a program and waits for its end; nothing is done for a record of a method that

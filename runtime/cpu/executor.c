@@ -205,13 +205,12 @@ static bool cpu_dispatch(struct exec *exec, const struct exec_piece *piece, stru
     return true;
 }
 
-static bool cpu_cut(struct exec *exec, uint64_t cost, struct err *err) {
-    (void)exec, (void)cost, (void)err;
+static bool cpu_cut(struct exec *exec, struct err *err) {
+    (void)exec, (void)err;
     return true;
 }
 
-static bool cpu_end(struct exec *exec, uint64_t cost, struct err *err) {
-    (void)cost;
+static bool cpu_end(struct exec *exec, struct err *err) {
     struct cpu_exec *cpu = cpu_exec_of(exec);
     return allocate_scratch(&cpu->shared, cpu->shared_bytes, err) &&
            allocate_scratch(&cpu->scratch, cpu->scratch_bytes * cpu_pool_threads(cpu->device->pool),
@@ -323,6 +322,7 @@ static void cpu_close(struct exec *exec) {
 
 static const struct exec_ops cpu_ops = {.upload = cpu_upload,
                                         .download = cpu_download,
+                                        .load = exec_prepare,
                                         .begin = cpu_begin,
                                         .dispatch = cpu_dispatch,
                                         .cut = cpu_cut,
@@ -341,8 +341,7 @@ static bool cpu_open(struct unet_device *device, const struct exec_request *requ
     cpu->base = (struct exec){.ops = &cpu_ops,
                               .plan = request->plan,
                               .chunks = request->chunks,
-                              .class_ = request->limits.class_,
-                              .batch_cost = UINT64_MAX};
+                              .class_ = request->limits.class_};
     cpu->device = (struct cpu_device *)device;
     cpu->profile = request->profile;
     cpu->programs = calloc(MAX(request->plan->n_programs, 1u), sizeof(*cpu->programs));

@@ -17,6 +17,7 @@
 #define GPU_SECONDS 0.2
 #define CPU_SECONDS 0.5
 #define MOST_MILLISECONDS 10000.0
+#define OVERHEAD_TRIES 3
 
 bool gpu_submission_seconds(VkPhysicalDeviceType type, double *seconds_out, struct err *err) {
     const char *text = getenv("UNET_SUBMISSION");
@@ -32,12 +33,12 @@ bool gpu_submission_seconds(VkPhysicalDeviceType type, double *seconds_out, stru
                    MOST_MILLISECONDS);
 }
 
-uint64_t gpu_batch_cost(VkPhysicalDeviceType type, double submission_seconds) {
+double gpu_batch_cost(VkPhysicalDeviceType type, double submission_seconds) {
     /* Of the slowest that are in use. A CPU driver without a limit loses more by small parts. */
     const double speed = type == VK_PHYSICAL_DEVICE_TYPE_DISCRETE_GPU ? 250e9
                          : type == VK_PHYSICAL_DEVICE_TYPE_CPU        ? 4e9
                                                                       : 10e9;
-    return (uint64_t)(speed * submission_seconds);
+    return speed * submission_seconds;
 }
 
 static bool open_descriptors(struct gpu_commands *commands, const struct exec_request *request,
@@ -67,7 +68,6 @@ bool gpu_commands_open(struct gpu_commands *commands, struct gpu_device *device,
                                       .pipelines = pipelines,
                                       .class_ = request->limits.class_,
                                       .profile = request->profile,
-                                      .pace = {.target_seconds = submission_seconds},
                                       .n_programs = request->plan->n_programs};
     commands->programs = calloc(MAX(commands->n_programs, 1u), sizeof(*commands->programs));
     if (commands->programs == NULL)
@@ -76,7 +76,10 @@ bool gpu_commands_open(struct gpu_commands *commands, struct gpu_device *device,
         commands->programs[i].plan = &request->plan->programs[i];
     const VkCommandPoolCreateInfo pool = {.sType = VK_STRUCTURE_TYPE_COMMAND_POOL_CREATE_INFO,
                                           .queueFamilyIndex = device->facts.queue_family};
-    if (!gpu_check(vkCreateCommandPool(device->handle, &pool, NULL, &commands->pool), err,
+    if (!pace_open(&commands->pace, submission_seconds,
+                   gpu_batch_cost(device->facts.type, submission_seconds), request->plan->n_shaders,
+                   err) ||
+        !gpu_check(vkCreateCommandPool(device->handle, &pool, NULL, &commands->pool), err,
                    "command pool"))
         return false;
     for (int i = 0; i < GPU_IN_FLIGHT; i++) {
@@ -98,8 +101,10 @@ void gpu_commands_close(struct gpu_commands *commands) {
         gpu_profile_close(&program->profile, commands->device);
         vec_free(&program->buffers);
         vec_free(&program->batches);
+        free(program->sets);
     }
     free(commands->programs);
+    pace_close(&commands->pace);
     for (int i = 0; i < GPU_IN_FLIGHT; i++)
         vkDestroyFence(device, commands->submissions[i].fence, NULL);
     vkDestroyDescriptorPool(device, commands->descriptors, NULL);
@@ -129,37 +134,124 @@ static bool open_batch(struct gpu_commands *commands, struct err *err) {
     return gpu_check(vkBeginCommandBuffer(buffer, &begin), err, "command buffer");
 }
 
-static bool close_batch(struct gpu_commands *commands, uint64_t cost, struct err *err) {
+/* Waits for a submission; the error names the records that ran. */
+static bool wait_for(const struct gpu_commands *commands, const struct gpu_program *program,
+                     struct gpu_submission *submission, struct err *err) {
+    const struct gpu_batch *batches = &program->batches.items[submission->first_batch];
+    const struct plan_record *records = program->plan->records;
+    const uint32_t first = batches[0].first_record;
+    const uint32_t last = batches[submission->n_batches - 1].last_record;
+    submission->in_flight = false;
+    if (gpu_wait(commands->device, submission->fence, "run", err) &&
+        gpu_check(vkResetFences(commands->device->handle, 1, &submission->fence), err, "run"))
+        return true;
+    if (first >= program->plan->n_records)
+        return err_prefix(err, "%s", program->plan->name);
+    return err_prefix(err, "%s, records %u (%s) to %u (%s)", program->plan->name, first,
+                      records[first].label, last, records[last].label);
+}
+
+/* Seconds in which the device had nothing else to do. */
+static double seconds_of(struct gpu_commands *commands, const struct gpu_submission *submission) {
+    const uint64_t end_ns = clock_now_ns();
+    const uint64_t begin_ns = MAX(submission->begin_ns, commands->previous_end_ns);
+    commands->previous_end_ns = end_ns;
+    return (double)(end_ns - begin_ns) * 1e-9;
+}
+
+static bool submit(struct gpu_commands *commands, const struct gpu_program *program,
+                   struct gpu_submission *submission, uint32_t first, uint32_t count,
+                   struct err *err) {
+    const VkSubmitInfo info = {.sType = VK_STRUCTURE_TYPE_SUBMIT_INFO,
+                               .commandBufferCount = count,
+                               .pCommandBuffers = &program->buffers.items[first]};
+    submission->first_batch = first;
+    submission->n_batches = count;
+    submission->begin_ns = clock_now_ns();
+    if (!gpu_check(vkQueueSubmit(commands->device->queue, 1, &info, submission->fence), err,
+                   "%s: submission to %s", program->plan->name, commands->device->base.info.name))
+        return false;
+    submission->in_flight = true;
+    return true;
+}
+
+/* Ends the batch that is being recorded; in the first run it is run now. */
+static bool close_batch(struct gpu_commands *commands, struct err *err) {
     struct gpu_program *program = commands->current;
-    program->batches.items[program->batches.count - 1].cost = cost;
-    return gpu_check(vkEndCommandBuffer(recording(program)), err, "command buffer");
+    struct gpu_submission *submission = &commands->submissions[0];
+    const uint32_t index = (uint32_t)program->batches.count - 1;
+    double seconds = 0;
+    if (!gpu_check(vkEndCommandBuffer(recording(program)), err, "command buffer"))
+        return false;
+    if (commands->submits) {
+        if (!submit(commands, program, submission, index, 1, err) ||
+            !wait_for(commands, program, submission, err))
+            return false;
+        seconds = seconds_of(commands, submission);
+    }
+    if (pace_calibrate(&commands->pace, &program->batches.items[index], seconds))
+        program->is_due = true;
+    return true;
+}
+
+/* Before recording: what was recorded before is not in use any more. */
+static void discard(struct gpu_commands *commands, struct gpu_program *program) {
+    if (program->buffers.count > 0)
+        vkFreeCommandBuffers(commands->device->handle, commands->pool,
+                             (uint32_t)program->buffers.count, program->buffers.items);
+    program->buffers.count = program->batches.count = 0;
+    program->is_recorded = program->is_due = false;
+}
+
+/* What a submission takes without any work. */
+static bool measure_overhead(struct gpu_commands *commands, struct err *err) {
+    const struct gpu_device *device = commands->device;
+    const VkFence fence = commands->submissions[0].fence;
+    for (int i = 0; i < OVERHEAD_TRIES; i++) {
+        const double begin = clock_now_seconds();
+        if (!gpu_check(vkQueueSubmit(device->queue, 0, NULL, fence), err, "submission to %s",
+                       device->base.info.name) ||
+            !gpu_wait(device, fence, "an empty submission", err) ||
+            !gpu_check(vkResetFences(device->handle, 1, &fence), err, "fence"))
+            return false;
+        const double seconds = clock_now_seconds() - begin;
+        commands->pace.overhead_seconds =
+            i == 0 ? seconds : MIN(seconds, commands->pace.overhead_seconds);
+    }
+    return true;
 }
 
 bool gpu_commands_begin(struct gpu_commands *commands, uint32_t index, struct err *err) {
     struct gpu_program *program = &commands->programs[index];
     commands->current = program;
-    if (commands->profile &&
-        !gpu_profile_open(&program->profile, commands->device, program->plan->n_records, err))
-        return false;
-    if (!open_batch(commands, err))
+    discard(commands, program);
+    pace_apply(&commands->pace);
+    const bool is_unknown = commands->submits && commands->pace.overhead_seconds == 0;
+    if ((is_unknown && !measure_overhead(commands, err)) || !open_batch(commands, err))
         return false;
     gpu_profile_record_reset(&program->profile, recording(program));
     gpu_memory_record_in(commands->memory, recording(program));
     return true;
 }
 
-bool gpu_commands_cut(struct gpu_commands *commands, uint64_t cost, struct err *err) {
-    return close_batch(commands, cost, err) && open_batch(commands, err);
+bool gpu_commands_cut(struct gpu_commands *commands, struct err *err) {
+    return close_batch(commands, err) && open_batch(commands, err);
 }
 
-bool gpu_commands_end(struct gpu_commands *commands, uint64_t cost, struct err *err) {
-    gpu_memory_record_out(commands->memory, recording(commands->current));
-    return close_batch(commands, cost, err);
+bool gpu_commands_end(struct gpu_commands *commands, struct err *err) {
+    struct gpu_program *program = commands->current;
+    gpu_memory_record_out(commands->memory, recording(program));
+    if (!close_batch(commands, err))
+        return false;
+    program->is_recorded = true;
+    program->profile.has_run = program->profile.has_run || commands->submits;
+    program->is_due = program->is_due || (commands->submits && program->batches.count > 1);
+    return true;
 }
 
 /* A descriptor set with the record's tensors. Bindings the kernel lacks stay empty. */
-static bool make_set(struct gpu_commands *commands, const struct plan_record *record,
-                     struct err *err) {
+static bool make_set(const struct gpu_commands *commands, const struct plan_record *record,
+                     VkDescriptorSet *out, struct err *err) {
     const struct plan *plan = commands->pipelines->plan;
     const uint32_t count = kernel_table[record->kernel].n_bindings;
     const VkDescriptorSetAllocateInfo info = {.sType =
@@ -169,7 +261,7 @@ static bool make_set(struct gpu_commands *commands, const struct plan_record *re
                                               .pSetLayouts = &commands->pipelines->set_layout};
     VkDescriptorBufferInfo buffers[KERNEL_MAX_BINDINGS];
     VkWriteDescriptorSet writes[KERNEL_MAX_BINDINGS];
-    if (!gpu_check(vkAllocateDescriptorSets(commands->device->handle, &info, &commands->set), err,
+    if (!gpu_check(vkAllocateDescriptorSets(commands->device->handle, &info, out), err,
                    "descriptor set"))
         return false;
     for (uint32_t i = 0; i < count; i++) {
@@ -180,13 +272,34 @@ static bool make_set(struct gpu_commands *commands, const struct plan_record *re
                                      .offset = place.offset_bytes,
                                      .range = tensor->size_bytes};
         writes[i] = (VkWriteDescriptorSet){.sType = VK_STRUCTURE_TYPE_WRITE_DESCRIPTOR_SET,
-                                           .dstSet = commands->set,
+                                           .dstSet = *out,
                                            .dstBinding = i,
                                            .descriptorCount = 1,
                                            .descriptorType = VK_DESCRIPTOR_TYPE_STORAGE_BUFFER,
                                            .pBufferInfo = &buffers[i]};
     }
     vkUpdateDescriptorSets(commands->device->handle, count, writes, 0, NULL);
+    return true;
+}
+
+bool gpu_commands_load(struct gpu_commands *commands, uint32_t index, struct err *err) {
+    struct gpu_program *program = &commands->programs[index];
+    const struct plan_program *plan = program->plan;
+    const bool descriptors = commands->pipelines->access == PLAN_ACCESS_DESCRIPTOR;
+    VkPipeline unused;
+    program->sets = calloc(MAX(plan->n_records, 1u), sizeof(VkDescriptorSet));
+    if (program->sets == NULL)
+        return err_set(err, ERR_DEVICE, "out of memory for %u records", plan->n_records);
+    if (commands->profile &&
+        !gpu_profile_open(&program->profile, commands->device, plan->n_records, err))
+        return false;
+    for (uint32_t i = 0; i < plan->n_records; i++) {
+        const struct plan_record *record = &plan->records[i];
+        if (!gpu_pipelines_get(commands->pipelines, &record->dispatch[commands->class_], &unused,
+                               err) ||
+            (descriptors && !make_set(commands, record, &program->sets[i], err)))
+            return err_prefix(err, "%s, record %u (%s)", plan->name, i, record->label);
+    }
     return true;
 }
 
@@ -219,8 +332,8 @@ bool gpu_commands_dispatch(struct gpu_commands *commands, const struct exec_piec
     if (!gpu_pipelines_get(commands->pipelines, &record->dispatch[commands->class_], &pipeline,
                            err))
         return false;
-    if (descriptors && piece->is_first && !make_set(commands, record, err))
-        return false;
+    batch->is_least = piece->is_least && batch->filled == 0;
+    pace_add(&commands->pace, batch, record->dispatch[commands->class_].shader, piece->cost);
     batch->first_record = MIN(batch->first_record, piece->record);
     batch->last_record = piece->record;
     if (piece->barrier || commands->profile)
@@ -232,7 +345,7 @@ bool gpu_commands_dispatch(struct gpu_commands *commands, const struct exec_piec
     vkCmdBindPipeline(buffer, VK_PIPELINE_BIND_POINT_COMPUTE, pipeline);
     if (descriptors)
         vkCmdBindDescriptorSets(buffer, VK_PIPELINE_BIND_POINT_COMPUTE, commands->pipelines->layout,
-                                0, 1, &commands->set, 0, NULL);
+                                0, 1, &program->sets[piece->record], 0, NULL);
     push_params(commands, record);
     if (piece->is_first && piece->is_last) /* validation layers know this call better */
         vkCmdDispatch(buffer, piece->groups[0], piece->groups[1], piece->groups[2]);
@@ -244,45 +357,27 @@ bool gpu_commands_dispatch(struct gpu_commands *commands, const struct exec_piec
     return true;
 }
 
+/* The kernels of a batch that has become too long: they will get less. */
+static void note_slow(struct gpu_commands *commands, struct gpu_program *program,
+                      const struct gpu_batch *batch) {
+    const struct plan_record *records = program->plan->records;
+    for (uint32_t i = batch->first_record; i <= batch->last_record; i++)
+        pace_note_slow(&commands->pace, batch, records[i].dispatch[commands->class_].shader);
+    program->is_due = true;
+}
+
 /* Waits for a submission and learns from it. */
 static bool finish(struct gpu_commands *commands, struct gpu_program *program,
                    struct gpu_submission *submission, struct err *err) {
     if (!submission->in_flight)
         return true;
-    submission->in_flight = false;
-    const VkDevice device = commands->device->handle;
-    if (!gpu_wait(commands->device, submission->fence, "run", err) ||
-        !gpu_check(vkResetFences(device, 1, &submission->fence), err, "run")) {
-        const struct gpu_batch *batches = &program->batches.items[submission->first_batch];
-        const struct plan_record *records = program->plan->records;
-        const uint32_t first = batches[0].first_record;
-        const uint32_t last = batches[submission->n_batches - 1].last_record;
-        if (first >= program->plan->n_records)
-            return err_prefix(err, "%s", program->plan->name);
-        return err_prefix(err, "%s, records %u (%s) to %u (%s)", program->plan->name, first,
-                          records[first].label, last, records[last].label);
-    }
-    const uint64_t end_ns = clock_now_ns();
-    const uint64_t begin_ns = MAX(submission->begin_ns, commands->previous_end_ns);
-    commands->previous_end_ns = end_ns;
-    pace_learn(&commands->pace, &program->batches.items[submission->first_batch],
-               submission->n_batches, (double)(end_ns - begin_ns) * 1e-9);
-    return true;
-}
-
-static bool submit(struct gpu_commands *commands, const struct gpu_program *program,
-                   struct gpu_submission *submission, uint32_t first, uint32_t count,
-                   struct err *err) {
-    const VkSubmitInfo info = {.sType = VK_STRUCTURE_TYPE_SUBMIT_INFO,
-                               .commandBufferCount = count,
-                               .pCommandBuffers = &program->buffers.items[first]};
-    submission->first_batch = first;
-    submission->n_batches = count;
-    submission->begin_ns = clock_now_ns();
-    if (!gpu_check(vkQueueSubmit(commands->device->queue, 1, &info, submission->fence), err,
-                   "%s: submission to %s", program->plan->name, commands->device->base.info.name))
+    if (!wait_for(commands, program, submission, err))
         return false;
-    submission->in_flight = true;
+    struct gpu_batch *batches = &program->batches.items[submission->first_batch];
+    pace_learn(&commands->pace, batches, submission->n_batches, seconds_of(commands, submission));
+    for (uint32_t i = 0; i < submission->n_batches; i++)
+        if (pace_is_slow(&commands->pace, &batches[i]))
+            note_slow(commands, program, &batches[i]);
     return true;
 }
 

@@ -32,6 +32,14 @@ static bool gpu_download(struct exec *exec, enum plan_block block, uint64_t offs
                                err);
 }
 
+static bool gpu_load(struct exec *exec, uint32_t program, struct err *err) {
+    struct gpu_exec *gpu = gpu_exec_of(exec);
+    if (!gpu_commands_load(&gpu->commands, program, err))
+        return false;
+    gpu_pipelines_save(&gpu->pipelines);
+    return true;
+}
+
 static bool gpu_begin(struct exec *exec, uint32_t program, struct err *err) {
     return gpu_commands_begin(&gpu_exec_of(exec)->commands, program, err);
 }
@@ -40,15 +48,17 @@ static bool gpu_dispatch(struct exec *exec, const struct exec_piece *piece, stru
     return gpu_commands_dispatch(&gpu_exec_of(exec)->commands, piece, err);
 }
 
-static bool gpu_cut(struct exec *exec, uint64_t cost, struct err *err) {
-    return gpu_commands_cut(&gpu_exec_of(exec)->commands, cost, err);
+static bool gpu_cut(struct exec *exec, struct err *err) {
+    return gpu_commands_cut(&gpu_exec_of(exec)->commands, err);
 }
 
-static bool gpu_end(struct exec *exec, uint64_t cost, struct err *err) {
-    if (!gpu_commands_end(&gpu_exec_of(exec)->commands, cost, err))
-        return false;
-    gpu_pipelines_save(&gpu_exec_of(exec)->pipelines);
-    return true;
+static bool gpu_end(struct exec *exec, struct err *err) {
+    return gpu_commands_end(&gpu_exec_of(exec)->commands, err);
+}
+
+static double gpu_share(const struct exec *exec, const struct plan_record *record, double cost) {
+    const struct gpu_exec *gpu = (const struct gpu_exec *)exec;
+    return pace_share(&gpu->commands.pace, record->dispatch[exec->class_].shader, cost);
 }
 
 static bool gpu_counts_groups(const struct exec *exec, const struct plan_record *record) {
@@ -58,8 +68,20 @@ static bool gpu_counts_groups(const struct exec *exec, const struct plan_record 
     return gpu_shader_counts_groups(shader->code[access], shader->n_words[access]);
 }
 
+/* The first run is a recording of which each batch is submitted at once. */
+static bool first_run(struct gpu_exec *gpu, uint32_t program, struct err *err) {
+    gpu->commands.submits = true;
+    const bool done = exec_prepare(&gpu->base, program, err);
+    gpu->commands.submits = false;
+    return done;
+}
+
 static bool gpu_run(struct exec *exec, uint32_t program, struct err *err) {
-    return gpu_commands_run(&gpu_exec_of(exec)->commands, program, err);
+    struct gpu_exec *gpu = gpu_exec_of(exec);
+    const struct gpu_program *state = &gpu->commands.programs[program];
+    const bool done = state->is_recorded ? gpu_commands_run(&gpu->commands, program, err)
+                                         : first_run(gpu, program, err);
+    return done && (!state->is_due || exec_prepare(exec, program, err));
 }
 
 static bool gpu_profile(struct exec *exec, uint32_t program, struct unet_span *spans,
@@ -90,10 +112,12 @@ static void gpu_close(struct exec *exec) {
 
 static const struct exec_ops gpu_ops = {.upload = gpu_upload,
                                         .download = gpu_download,
+                                        .load = gpu_load,
                                         .begin = gpu_begin,
                                         .dispatch = gpu_dispatch,
                                         .cut = gpu_cut,
                                         .end = gpu_end,
+                                        .share = gpu_share,
                                         .counts_groups = gpu_counts_groups,
                                         .run = gpu_run,
                                         .profile = gpu_profile,
@@ -117,8 +141,7 @@ static bool gpu_open(struct unet_device *device, const struct exec_request *requ
     gpu->base = (struct exec){.ops = &gpu_ops,
                               .plan = request->plan,
                               .chunks = request->chunks,
-                              .class_ = request->limits.class_,
-                              .batch_cost = gpu_batch_cost(type, submission_seconds)};
+                              .class_ = request->limits.class_};
     const enum plan_access access = request->limits.access;
     if (!gpu_memory_open(&gpu->memory, gpu->device, request->chunks, access, err) ||
         !gpu_pipelines_open(&gpu->pipelines, gpu->device, request->plan, access, err) ||

@@ -11,6 +11,11 @@
  * refusals: so many attempts to make a device fail after the first fault; "all": each. report: at
  * the end, "fault layer: N calls, M faults" on stderr.
  *
+ *   UNET_FAULT_SLOW=NANOSECONDS
+ *
+ * Each work group of a dispatch takes so long, one after the other: fences are told to be signalled
+ * when such a device would be done. Read at every submission.
+ *
  *   UNET_FAULT_MEMORY=BYTES
  *
  * Devices say that they have so much memory, and refuse what exceeds it.

@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "tests/faults/fault.h"
+#include "tests/faults/slow.h"
 
 #define EXPORT __attribute__((visibility("default")))
 #define MAX_OBJECTS 32 /* instances, devices */
@@ -39,7 +40,8 @@ static const char *const kind_names[KIND_COUNT] = {
     "set layout", "pipeline layout", "shader module", "pipeline cache",
     "pipeline",   "query pool",      "fence"};
 
-/* Entry points of a device: those that can fail, then those that end an object. */
+/* Entry points of a device: those that can fail, those that take time on a slow device, those that
+   end an object. */
 #define DEVICE_FUNCTIONS(X)                                                                        \
     X(AllocateCommandBuffers)                                                                      \
     X(AllocateDescriptorSets)                                                                      \
@@ -64,6 +66,8 @@ static const char *const kind_names[KIND_COUNT] = {
     X(QueueSubmit)                                                                                 \
     X(ResetFences)                                                                                 \
     X(WaitForFences)                                                                               \
+    X(CmdDispatch)                                                                                 \
+    X(CmdDispatchBase)                                                                             \
     X(DestroyBuffer)                                                                               \
     X(DestroyCommandPool)                                                                          \
     X(DestroyDescriptorPool)                                                                       \
@@ -91,6 +95,7 @@ struct instance {
 struct device {
     void *key; /* NULL: a free place */
     bool lost;
+    struct slow slow;
     long live[KIND_COUNT];
     PFN_vkGetDeviceProcAddr get_proc;
 #define X(name) PFN_vk##name name;
@@ -309,8 +314,6 @@ PLAIN(AllocateCommandBuffers,
 PLAIN(AllocateDescriptorSets,
       (VkDevice object, const VkDescriptorSetAllocateInfo *info, VkDescriptorSet *out),
       (object, info, out))
-PLAIN(BeginCommandBuffer, (VkCommandBuffer object, const VkCommandBufferBeginInfo *info),
-      (object, info))
 PLAIN(BindBufferMemory,
       (VkDevice object, VkBuffer buffer, VkDeviceMemory memory, VkDeviceSize offset),
       (object, buffer, memory, offset))
@@ -325,14 +328,55 @@ PLAIN(MapMemory,
       (VkDevice object, VkDeviceMemory memory, VkDeviceSize offset, VkDeviceSize size,
        VkMemoryMapFlags flags, void **data),
       (object, memory, offset, size, flags, data))
-PLAIN(QueueSubmit, (VkQueue object, uint32_t count, const VkSubmitInfo *submits, VkFence fence),
-      (object, count, submits, fence))
 PLAIN(ResetFences, (VkDevice object, uint32_t count, const VkFence *fences),
       (object, count, fences))
 WAIT(DeviceWaitIdle, (VkDevice object), (object))
-WAIT(WaitForFences,
-     (VkDevice object, uint32_t count, const VkFence *fences, VkBool32 all, uint64_t timeout),
-     (object, count, fences, all, timeout))
+
+static VKAPI_ATTR VkResult VKAPI_CALL
+fault_BeginCommandBuffer(VkCommandBuffer object, const VkCommandBufferBeginInfo *info) {
+    struct device *device = device_of(object);
+    const VkResult result = strike(device, "vkBeginCommandBuffer");
+    slow_begin(&device->slow, object);
+    return result != VK_SUCCESS ? result : device->next.BeginCommandBuffer(object, info);
+}
+
+static VKAPI_ATTR void VKAPI_CALL fault_CmdDispatch(VkCommandBuffer object, uint32_t x, uint32_t y,
+                                                    uint32_t z) {
+    struct device *device = device_of(object);
+    slow_dispatch(&device->slow, object, x, y, z);
+    device->next.CmdDispatch(object, x, y, z);
+}
+
+static VKAPI_ATTR void VKAPI_CALL fault_CmdDispatchBase(VkCommandBuffer object, uint32_t first_x,
+                                                        uint32_t first_y, uint32_t first_z,
+                                                        uint32_t x, uint32_t y, uint32_t z) {
+    struct device *device = device_of(object);
+    slow_dispatch(&device->slow, object, x, y, z);
+    device->next.CmdDispatchBase(object, first_x, first_y, first_z, x, y, z);
+}
+
+static VKAPI_ATTR VkResult VKAPI_CALL fault_QueueSubmit(VkQueue object, uint32_t count,
+                                                        const VkSubmitInfo *submits,
+                                                        VkFence fence) {
+    struct device *device = device_of(object);
+    const VkResult result = strike(device, "vkQueueSubmit");
+    if (result != VK_SUCCESS)
+        return result;
+    slow_submit(&device->slow, count, submits, fence);
+    return device->next.QueueSubmit(object, count, submits, fence);
+}
+
+/* One fence at a time, as the runtime has it. */
+static VKAPI_ATTR VkResult VKAPI_CALL fault_WaitForFences(VkDevice object, uint32_t count,
+                                                          const VkFence *fences, VkBool32 all,
+                                                          uint64_t timeout) {
+    struct device *device = device_of(object);
+    const VkResult own = device->next.WaitForFences(object, count, fences, all, timeout);
+    const VkResult result = strike(device, "vkWaitForFences");
+    if (result != VK_SUCCESS || own != VK_SUCCESS)
+        return result != VK_SUCCESS ? result : own;
+    return slow_wait(&device->slow, fences[0], timeout);
+}
 
 static VKAPI_ATTR VkResult VKAPI_CALL fault_AllocateMemory(VkDevice object,
                                                            const VkMemoryAllocateInfo *info,

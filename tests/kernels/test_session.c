@@ -506,14 +506,14 @@ static void test_cache(void **state) {
 
 /* ---- cutting, with an executor that only writes down ---- */
 
-#define MAX_PIECES 64
+#define MAX_PIECES 100
 
 struct notebook {
     struct exec base;
     bool counts_groups;
+    double limit, growth; /* cost of a batch; by which each cut raises it */
     struct exec_piece pieces[MAX_PIECES];
-    uint32_t batch[MAX_PIECES]; /* of each piece */
-    uint64_t costs[MAX_PIECES]; /* of each batch */
+    double costs[MAX_PIECES]; /* of each batch */
     uint32_t n_pieces, n_batches;
 };
 
@@ -522,19 +522,25 @@ static struct notebook notebook;
 static bool note_begin(struct exec *exec, uint32_t program, struct err *e) {
     (void)exec, (void)program, (void)e;
     notebook.n_pieces = notebook.n_batches = 0;
+    notebook.costs[0] = 0;
     return true;
 }
 static bool note_dispatch(struct exec *exec, const struct exec_piece *piece, struct err *e) {
     (void)exec, (void)e;
     assert_true(notebook.n_pieces < MAX_PIECES);
-    notebook.batch[notebook.n_pieces] = notebook.n_batches;
     notebook.pieces[notebook.n_pieces++] = *piece;
+    notebook.costs[notebook.n_batches] += piece->cost;
     return true;
 }
-static bool note_cut(struct exec *exec, uint64_t cost, struct err *e) {
+static bool note_cut(struct exec *exec, struct err *e) {
     (void)exec, (void)e;
-    notebook.costs[notebook.n_batches++] = cost;
+    notebook.limit *= notebook.growth;
+    notebook.costs[++notebook.n_batches] = 0;
     return true;
+}
+static double note_share(const struct exec *exec, const struct plan_record *record, double cost) {
+    (void)exec, (void)record;
+    return cost / notebook.limit;
 }
 static bool note_counts(const struct exec *exec, const struct plan_record *record) {
     (void)exec, (void)record;
@@ -543,20 +549,20 @@ static bool note_counts(const struct exec *exec, const struct plan_record *recor
 static void note_close(struct exec *exec) {
     (void)exec;
 }
-static const struct exec_ops note_ops = {.begin = note_begin,
+static const struct exec_ops note_ops = {.load = exec_prepare,
+                                         .begin = note_begin,
                                          .dispatch = note_dispatch,
                                          .cut = note_cut,
                                          .end = note_cut,
+                                         .share = note_share,
                                          .counts_groups = note_counts,
                                          .close = note_close};
 
 static bool note_open(struct unet_device *device, const struct exec_request *request,
                       struct exec **out, struct err *e) {
     (void)device, (void)e;
-    notebook.base = (struct exec){.ops = &note_ops,
-                                  .plan = request->plan,
-                                  .class_ = request->limits.class_,
-                                  .batch_cost = 1000000};
+    notebook.base =
+        (struct exec){.ops = &note_ops, .plan = request->plan, .class_ = request->limits.class_};
     *out = &notebook.base;
     return true;
 }
@@ -586,50 +592,131 @@ static void check_pieces(const struct plan_record *record, uint32_t index, uint3
     assert_int_equal(count, expected);
 }
 
+/* Boxes of any shape: together they are the record, each group once. */
+static void check_boxes(const struct plan_record *record, uint32_t index) {
+    const uint32_t *groups = record->dispatch[0].groups;
+    static uint8_t seen[7 * 40 * 3];
+    uint32_t n_first = 0, n_last = 0;
+    memset(seen, 0, sizeof(seen));
+    for (uint32_t i = 0; i < notebook.n_pieces; i++) {
+        const struct exec_piece *piece = &notebook.pieces[i];
+        if (piece->record != index)
+            continue;
+        n_first += piece->is_first;
+        n_last += piece->is_last;
+        assert_int_equal(piece->is_least,
+                         piece->groups[0] * piece->groups[1] * piece->groups[2] == 1);
+        for (uint32_t z = 0; z < piece->groups[2]; z++)
+            for (uint32_t y = 0; y < piece->groups[1]; y++)
+                for (uint32_t x = 0; x < piece->groups[0]; x++)
+                    seen[x + piece->first[0] +
+                         groups[0] * (y + piece->first[1] + groups[1] * (z + piece->first[2]))]++;
+    }
+    assert_int_equal(n_first, 1);
+    assert_int_equal(n_last, 1);
+    for (uint32_t i = 0; i < groups[0] * groups[1] * groups[2]; i++)
+        assert_int_equal(seen[i], 1);
+}
+
+static double most_cost(void) {
+    double most = 0;
+    for (uint32_t i = 0; i < notebook.n_batches; i++)
+        most = MAX(most, notebook.costs[i]);
+    return most;
+}
+
+struct cutting {
+    struct hand hand;
+    struct plan_record *records;
+    struct unet_device device;
+};
+
+static void cut(struct cutting *cutting, double limit, double growth, bool counts_groups) {
+    static const bool programs[] = {true, false, false};
+    const struct exec_request request = {
+        .plan = cutting->hand.plan, .programs = programs, .limits = {.class_ = PLAN_CLASS_GPU}};
+    struct exec *exec;
+    notebook.limit = limit;
+    notebook.growth = growth;
+    notebook.counts_groups = counts_groups;
+    must(exec_open(&cutting->device, &request, &exec, &err));
+}
+
+static struct cutting make_cutting(uint32_t x, uint32_t y, uint32_t z) {
+    static const struct exec_backend backend = {.open = note_open};
+    const uint32_t groups[3] = {x, y, z};
+    struct cutting cutting = {.hand = make_hand(), .device = {.backend = &backend}};
+    cutting.records = cutting.hand.plan->programs[0].records;
+    for (int i = 0; i < 2; i++) {
+        memcpy(cutting.records[i].dispatch[0].groups, groups, sizeof(groups));
+        cutting.records[i].flops = 0;
+    }
+    return cutting;
+}
+
 static void test_cutting(void **state) {
     (void)state;
-    static const struct exec_backend backend = {.open = note_open};
-    const bool programs[] = {true, false, false};
-    struct unet_device device = {.backend = &backend};
-    struct hand hand = make_hand();
-    struct plan_record *records = hand.plan->programs[0].records;
-    struct exec_request request = {.plan = hand.plan, .programs = programs};
-    struct exec *exec;
-    const uint32_t groups[3] = {7, 40, 3};
-    request.limits.class_ = PLAN_CLASS_GPU;
-    memcpy(records[0].dispatch[0].groups, groups, sizeof(groups));
-    memcpy(records[1].dispatch[0].groups, groups, sizeof(groups));
-
-    records[0].flops = 4500000; /* 12000 bytes cost 96000: five slabs */
-    records[1].flops = 0;
-    must(exec_open(&device, &request, &exec, &err));
-    check_pieces(&records[0], 0, 1, 5); /* the longest axis */
-    check_pieces(&records[1], 1, 1, 1);
-    for (uint32_t i = 0; i < notebook.n_batches; i++)
-        assert_true(notebook.costs[i] > 0 && notebook.costs[i] <= 1000000);
+    struct cutting cutting = make_cutting(7, 40, 3);
+    cutting.records[0].flops = 4500000; /* 12000 bytes cost 96000: five slabs */
+    cut(&cutting, 1e6, 1, false);
+    check_pieces(&cutting.records[0], 0, 1, 5); /* the longest axis */
+    check_pieces(&cutting.records[1], 1, 1, 1);
+    assert_true(most_cost() <= 1e6);
     assert_int_equal(notebook.n_batches, 6);
 
-    notebook.counts_groups = true;
-    must(exec_open(&device, &request, &exec, &err));
-    check_pieces(&records[0], 0, 2, 3); /* the outermost, however short */
+    cut(&cutting, 1e6, 1, true);
+    check_pieces(&cutting.records[0], 0, 2, 3); /* the outermost, however short */
 
-    records[0].flops = 0; /* both fit one batch */
-    must(exec_open(&device, &request, &exec, &err));
+    cutting.records[0].flops = 0; /* both fit one batch */
+    cut(&cutting, 1e6, 1, false);
     assert_int_equal(notebook.n_batches, 1);
     assert_int_equal(notebook.n_pieces, 2);
-    plan_free(hand.plan);
+    plan_free(cutting.hand.plan);
+}
+
+/* One slab of the longest axis is too much: it is divided along the next, and that one's too. */
+static void test_cutting_deep(void **state) {
+    (void)state;
+    struct cutting cutting = make_cutting(4, 5, 2);
+    cutting.records[0].flops = 904000; /* a million in all, 200000 a slab, 50000 a row */
+    cut(&cutting, 120000, 1, false);
+    check_boxes(&cutting.records[0], 0);
+    assert_true(most_cost() <= 120000);
+    assert_int_equal(notebook.pieces[0].groups[1], 1);
+    assert_int_equal(notebook.pieces[0].groups[0], 2);
+    cut(&cutting, 30000, 1, false);
+    check_boxes(&cutting.records[0], 0);
+    assert_true(most_cost() <= 96000); /* the other record */
+    assert_true(notebook.pieces[0].is_least && notebook.n_pieces >= 40);
+    cut(&cutting, 1, 1, false); /* hopeless: single groups */
+    check_boxes(&cutting.records[0], 0);
+    plan_free(cutting.hand.plan);
+}
+
+/* What is learnt at a cut counts for the pieces after it. */
+static void test_cutting_grows(void **state) {
+    (void)state;
+    struct cutting cutting = make_cutting(1, 40, 1);
+    cutting.records[0].flops = 3904000; /* four million, 100000 a group */
+    cut(&cutting, 1e5, 2, false);
+    check_boxes(&cutting.records[0], 0);
+    for (uint32_t i = 0; i < 5; i++) /* those of a record are about equal */
+        assert_in_range(notebook.pieces[i].groups[1], (1u << i) * 3 / 4, 1u << i);
+    assert_in_range(notebook.n_batches, 6, 8);
+    plan_free(cutting.hand.plan);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_sum),         cmocka_unit_test(test_control),
-        cmocka_unit_test(test_slabs),       cmocka_unit_test(test_long_tensor),
-        cmocka_unit_test(test_programs),    cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_devices),     cmocka_unit_test(test_backends),
-        cmocka_unit_test(test_threads),     cmocka_unit_test(test_conv_ways),
-        cmocka_unit_test(test_environment), cmocka_unit_test(test_no_driver),
-        cmocka_unit_test(test_profile),     cmocka_unit_test(test_cache),
-        cmocka_unit_test(test_cutting),
+        cmocka_unit_test(test_sum),           cmocka_unit_test(test_control),
+        cmocka_unit_test(test_slabs),         cmocka_unit_test(test_long_tensor),
+        cmocka_unit_test(test_programs),      cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_devices),       cmocka_unit_test(test_backends),
+        cmocka_unit_test(test_threads),       cmocka_unit_test(test_conv_ways),
+        cmocka_unit_test(test_environment),   cmocka_unit_test(test_no_driver),
+        cmocka_unit_test(test_profile),       cmocka_unit_test(test_cache),
+        cmocka_unit_test(test_cutting),       cmocka_unit_test(test_cutting_deep),
+        cmocka_unit_test(test_cutting_grows),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
