@@ -28,7 +28,7 @@ bool err_set(struct err *err, enum err_code code, const char *format, ...) {
     memcpy(err->text, text, sizeof(text));
     err->code = code;
     err->hint[0] = '\0';
-    err->device_lost = false;
+    err->device_lost = err->device_hangs = false;
     return false;
 }
 

@@ -12,9 +12,10 @@ enum err_code { ERR_NONE = 0, ERR_INPUT = 1, ERR_USAGE = 2, ERR_DEVICE = 3, ERR_
 
 struct err {
     enum err_code code;
-    char text[1024];  /* one line, "object: cause" */
-    char hint[512];   /* what to do next; empty when there is nothing to say */
-    bool device_lost; /* with ERR_DEVICE: what ran on the device is gone, but it may come back */
+    char text[1024];   /* one line, "object: cause" */
+    char hint[512];    /* what to do next; empty when there is nothing to say */
+    bool device_lost;  /* with ERR_DEVICE: what ran on the device is gone, but it may come back */
+    bool device_hangs; /* with ERR_DEVICE: it gives no answer; it is not opened again */
 };
 
 /* Fills *err (which may be NULL) and returns false, so that a caller can write "return

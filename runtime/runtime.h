@@ -84,7 +84,7 @@ void unet_device_close(struct unet_device *device); /* NULL-safe */
  * handle; sessions on it must have been closed. If that device is not there any more, another one
  * of its name and driver is taken, on which results are the same to the bit. ERR_DEVICE when there
  * is none, or the driver is another now; then the handle can only be closed or tried again. It is
- * not waited for.
+ * not waited for. One that gave no answer (device_hangs) is not opened again.
  */
 bool unet_device_reopen(struct unet_device *device, struct err *err);
 const struct unet_device_info *unet_device_get_info(const struct unet_device *device);

@@ -350,7 +350,12 @@ static int report(const struct cli_tool *tool, const struct cli_command *command
                  command != NULL && command->name != NULL ? command->name : "");
     if (err->hint[0] != '\0')
         fprintf(stderr, "  hint: %s\n", err->hint);
-    return err->code != ERR_NONE ? (int)err->code : ERR_INPUT;
+    const int status = err->code != ERR_NONE ? (int)err->code : ERR_INPUT;
+    if (err->device_hangs) { /* what drivers do at the end of a process may wait for the device */
+        fflush(NULL);
+        _Exit(status);
+    }
+    return status;
 }
 
 /* Results that did not reach their file are no success. */

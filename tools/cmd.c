@@ -121,7 +121,7 @@ bool cmd_network_open(const struct plan *plan, const struct cli_common *common, 
 /* After an error of the device. */
 static bool open_again(struct cmd_network *network, const struct err *err) {
     struct err why = *err;
-    while (why.code == ERR_DEVICE && ++network->losses < RECOVER_LOSSES) {
+    while (why.code == ERR_DEVICE && !why.device_hangs && ++network->losses < RECOVER_LOSSES) {
         unet_session_close(network->session);
         network->session = NULL;
         log_print(LOG_WARNING, "%s; opening the device again", why.text);

@@ -117,10 +117,12 @@ static bool infer_page(const struct infer_values *values, const struct infer_out
 
 /* What to do when no device is left. */
 static bool hint_rest(size_t n_done, const struct infer_pages *pages, struct err *err) {
+    const struct err before = *err;
     return err_hint(err,
                     "%zu of %zu images are done and written; when the device is back, run again "
-                    "with those from %s on",
-                    n_done, pages->count, pages->items[n_done].stem);
+                    "with those from %s on%s%s",
+                    n_done, pages->count, pages->items[n_done].stem,
+                    before.device_hangs ? "; " : "", before.device_hangs ? before.hint : "");
 }
 
 static bool infer_all(const struct infer_values *values, const struct infer_outputs *outputs,

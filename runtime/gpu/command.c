@@ -95,6 +95,12 @@ void gpu_commands_close(struct gpu_commands *commands) {
     if (commands->device == NULL)
         return;
     const VkDevice device = commands->device->handle;
+    struct err ignored;
+    for (int i = 0; i < GPU_IN_FLIGHT; i++) /* after an error; for no longer than elsewhere */
+        if (commands->submissions[i].in_flight)
+            gpu_wait(commands->device, commands->submissions[i].fence, "closing", &ignored);
+    if (commands->device->is_silent)
+        return;
     vkDeviceWaitIdle(device);
     for (uint32_t i = 0; commands->programs != NULL && i < commands->n_programs; i++) {
         struct gpu_program *program = &commands->programs[i];
@@ -205,7 +211,7 @@ static void discard(struct gpu_commands *commands, struct gpu_program *program) 
 
 /* What a submission takes without any work. */
 static bool measure_overhead(struct gpu_commands *commands, struct err *err) {
-    const struct gpu_device *device = commands->device;
+    struct gpu_device *device = commands->device;
     const VkFence fence = commands->submissions[0].fence;
     for (int i = 0; i < OVERHEAD_TRIES; i++) {
         const double begin = clock_now_seconds();

@@ -10,6 +10,10 @@
 #include "runtime/gpu/cooperative_matrix.h"
 #include "runtime/gpu/facts.h"
 
+#define GPU_TIMEOUT_SECONDS 60.0 /* three hundred times what a submission is meant to take */
+#define CPU_TIMEOUT_SECONDS 600.0
+#define MOST_TIMEOUT_SECONDS 1e6
+
 bool gpu_device_list(struct unet_device_info **devices_out, size_t *count_out, struct err *err) {
     struct gpu_instance instance;
     VkPhysicalDevice *physical = NULL;
@@ -88,6 +92,23 @@ static bool create_device(struct gpu_device *device, struct err *err) {
     return true;
 }
 
+/* UNET_DEVICE_TIMEOUT, else by type of device: CPU drivers may compile shaders for minutes when
+   they run first. */
+static bool choose_timeout(struct gpu_device *device, struct err *err) {
+    const char *text = getenv("UNET_DEVICE_TIMEOUT");
+    char *end;
+    device->timeout_seconds = device->facts.type == VK_PHYSICAL_DEVICE_TYPE_CPU
+                                  ? CPU_TIMEOUT_SECONDS
+                                  : GPU_TIMEOUT_SECONDS;
+    if (text == NULL || text[0] == '\0')
+        return true;
+    device->timeout_seconds = strtod(text, &end);
+    return (end != text && *end == '\0' && device->timeout_seconds >= 1 &&
+            device->timeout_seconds <= MOST_TIMEOUT_SECONDS) ||
+           err_set(err, ERR_USAGE, "UNET_DEVICE_TIMEOUT=%s: seconds are wanted, 1 to %.0f", text,
+                   MOST_TIMEOUT_SECONDS);
+}
+
 /* Makes a logical device of a physical one. */
 static bool attach(struct gpu_device *device, VkPhysicalDevice physical, struct err *err) {
     device->physical = physical;
@@ -96,7 +117,18 @@ static bool attach(struct gpu_device *device, VkPhysicalDevice physical, struct 
     if (!device->base.info.usable)
         return err_set(err, ERR_DEVICE, "device %s cannot be used: it lacks %s",
                        device->base.info.name, device->base.info.missing);
-    return create_device(device, err);
+    return choose_timeout(device, err) && create_device(device, err);
+}
+
+bool gpu_device_give_up(struct gpu_device *device, const char *what, struct err *err) {
+    device->is_silent = true;
+    gpu_instance_keep_all();
+    err_set(err, ERR_DEVICE, "%s on %s: no answer for %.0f seconds", what, device->base.info.name,
+            device->timeout_seconds);
+    if (err != NULL)
+        err->device_hangs = true;
+    return err_hint(err, "try shorter submissions (UNET_SUBMISSION=20), another driver or another "
+                         "device; UNET_DEVICE_TIMEOUT=SECONDS is how long an answer is waited for");
 }
 
 bool gpu_device_open(const struct unet_device_info *info, uint32_t threads,
@@ -132,6 +164,8 @@ fail:
 
 /* Everything but the struct itself and the count of messages. */
 static void detach(struct gpu_device *device) {
+    if (device->is_silent)
+        return;
     if (device->handle != VK_NULL_HANDLE) {
         vkDeviceWaitIdle(device->handle);
         vkDestroyDevice(device->handle, NULL);
@@ -148,7 +182,8 @@ void gpu_device_close(struct unet_device *base) {
     const unsigned messages = atomic_load(&device->instance.messages);
     if (messages > 0)
         fprintf(stderr, "validation: %u messages in all\n", messages);
-    free(device);
+    if (!device->is_silent) /* its instance's messages still come here */
+        free(device);
 }
 
 /* The number of the device that computes the same bits as the one before: itself, else one of the
@@ -179,6 +214,9 @@ bool gpu_device_reopen(struct unet_device *base, struct err *err) {
     VkPhysicalDevice *physical = NULL;
     uint32_t count = 0;
     bool done = false;
+    if (device->is_silent)
+        return err_set(err, ERR_DEVICE, "device %s gave no answer and is not opened again",
+                       base->info.name);
     detach(device);
     if (gpu_instance_open(&device->instance, err) &&
         gpu_instance_devices(&device->instance, &physical, &count, err)) {

@@ -36,7 +36,11 @@ struct gpu_device {
     VkPhysicalDevice physical;
     VkDevice handle;
     VkQueue queue;
-    bool stage_always; /* UNET_STAGING=1: treat device memory as invisible to the host */
+    bool stage_always;      /* UNET_STAGING=1: treat device memory as invisible to the host */
+    double timeout_seconds; /* how long an answer is waited for */
+    /* It gave none in that time. What it may still use is neither freed nor asked for again: any
+       such call may wait for it for ever. */
+    bool is_silent;
 };
 
 bool gpu_device_list(struct unet_device_info **devices_out, size_t *count_out, struct err *err);
@@ -44,6 +48,8 @@ bool gpu_device_open(const struct unet_device_info *info, uint32_t threads,
                      struct unet_device **out, struct err *err);
 void gpu_device_close(struct unet_device *device);
 bool gpu_device_reopen(struct unet_device *device, struct err *err);
+/* Has been silent for too long: ERR_DEVICE, with what to try. */
+bool gpu_device_give_up(struct gpu_device *device, const char *what, struct err *err);
 uint32_t gpu_device_validation_count(const struct unet_device *device);
 struct plan_limits gpu_device_limits(const struct unet_device *device, const struct plan *plan);
 

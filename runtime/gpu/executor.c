@@ -104,7 +104,10 @@ static void gpu_report(const struct exec *exec, struct unet_memory_report *repor
 
 static void gpu_close(struct exec *exec) {
     struct gpu_exec *gpu = gpu_exec_of(exec);
+    const struct gpu_device *device = gpu->device;
     gpu_commands_close(&gpu->commands);
+    if (device->is_silent) /* all of it is left as it is: the device may still use it */
+        return;
     gpu_pipelines_close(&gpu->pipelines);
     gpu_memory_close(&gpu->memory);
     free(gpu);
@@ -129,7 +132,8 @@ static bool gpu_open(struct unet_device *device, const struct exec_request *requ
                      struct exec **out, struct err *err) {
     const VkPhysicalDeviceType type = ((struct gpu_device *)device)->facts.type;
     double submission_seconds;
-    if (((struct gpu_device *)device)->handle == VK_NULL_HANDLE)
+    const struct gpu_device *gpu_device = (struct gpu_device *)device;
+    if (gpu_device->handle == VK_NULL_HANDLE || gpu_device->is_silent)
         return err_set(err, ERR_DEVICE, "device %s was lost and has not come back",
                        device->info.name);
     if (!gpu_submission_seconds(type, &submission_seconds, err))

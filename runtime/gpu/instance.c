@@ -178,9 +178,15 @@ static bool create(struct gpu_instance *instance, enum gpu_validation validation
  * each of which loaded and unloaded it.
  */
 static VkInstance keeper;
+static atomic_bool keeps_all;
 
 static void release_drivers(void) {
-    vkDestroyInstance(keeper, NULL);
+    if (!atomic_load(&keeps_all))
+        vkDestroyInstance(keeper, NULL);
+}
+
+void gpu_instance_keep_all(void) {
+    atomic_store(&keeps_all, true);
 }
 
 static void keep_drivers(void) {

@@ -23,6 +23,9 @@ struct gpu_instance {
 bool gpu_instance_open(struct gpu_instance *instance, struct err *err);
 void gpu_instance_close(struct gpu_instance *instance);
 
+/* From now on no driver is unloaded, as something in it cannot be ended. */
+void gpu_instance_keep_all(void);
+
 /* The physical devices of all drivers; the array is malloc'ed. None: ERR_DEVICE with what to
  * install. */
 bool gpu_instance_devices(const struct gpu_instance *instance, VkPhysicalDevice **devices_out,

@@ -9,7 +9,6 @@
 
 #define STAGING_BYTES ((uint64_t)8 << 20)
 #define WAIT_SLICE_NS 1000000000u
-#define WAIT_SLICES 600 /* a first run may compile shaders for a minute; ten mean it hangs */
 
 #define VISIBLE (VK_MEMORY_PROPERTY_HOST_VISIBLE_BIT | VK_MEMORY_PROPERTY_HOST_COHERENT_BIT)
 
@@ -27,14 +26,14 @@ void gpu_barrier(VkCommandBuffer commands, VkPipelineStageFlags from_stages,
     vkCmdPipelineBarrier(commands, from_stages, to_stages, 0, 1, &barrier, 0, NULL, 0, NULL);
 }
 
-bool gpu_wait(const struct gpu_device *device, VkFence fence, const char *what, struct err *err) {
-    for (int i = 0; i < WAIT_SLICES; i++) {
+bool gpu_wait(struct gpu_device *device, VkFence fence, const char *what, struct err *err) {
+    /* slices are counted, not seconds: a process may be stopped in between */
+    for (double waited = 0; waited < device->timeout_seconds && !device->is_silent; waited++) {
         const VkResult result = vkWaitForFences(device->handle, 1, &fence, VK_TRUE, WAIT_SLICE_NS);
         if (result != VK_TIMEOUT)
             return gpu_check(result, err, "%s on %s", what, device->base.info.name);
     }
-    return err_set(err, ERR_DEVICE, "%s on %s: no answer for %d seconds", what,
-                   device->base.info.name, WAIT_SLICES);
+    return gpu_device_give_up(device, what, err);
 }
 
 /* Tries the memory types that fit until one has room. */

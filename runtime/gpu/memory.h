@@ -53,8 +53,8 @@ void gpu_barrier(VkCommandBuffer commands, VkPipelineStageFlags from_stages,
                  VkAccessFlags from_access, VkPipelineStageFlags to_stages,
                  VkAccessFlags to_access);
 
-/* Waits for a fence, in slices; ERR_DEVICE when the device is lost or gives no answer for very
- * long. */
-bool gpu_wait(const struct gpu_device *device, VkFence fence, const char *what, struct err *err);
+/* Waits for a fence, in slices; ERR_DEVICE when the device is lost, or gives no answer for very
+ * long or has given none before (is_silent). */
+bool gpu_wait(struct gpu_device *device, VkFence fence, const char *what, struct err *err);
 
 #endif

@@ -248,6 +248,8 @@ static bool open_set(struct gpu_peak *peak, struct err *err) {
 
 static void close_peak(struct exec_peak *base) {
     struct gpu_peak *peak = (struct gpu_peak *)base;
+    if (peak->device->is_silent) /* left as it is: the device may still use it */
+        return;
     vkDeviceWaitIdle(peak->device->handle);
     vkDestroyDescriptorPool(peak->device->handle, peak->descriptors, NULL);
     gpu_pipelines_close(&peak->pipelines);

@@ -79,6 +79,8 @@ bool recover_reopen(struct unet_device *device, struct err *err) {
 
 bool recover_device(struct recover *recover, struct err *err) {
     struct err why;
+    if (err->device_hangs)
+        return false;
     if (++recover->losses >= RECOVER_LOSSES)
         return add_reason(err, "this happened several times at the same steps");
     log_print(LOG_WARNING, "%s; opening the device again", err->text);

@@ -528,13 +528,16 @@ static bool give_up(struct trainer *trainer, struct err *err) {
         if (trainer->has_old_best)
             unlink(trainer->best_path);
     }
+    const struct err before = *err;
     if (trainer->saved_path == NULL)
-        return err_hint(err, "no step was kept: start again when the device is back");
-    return err_hint(err,
-                    "the state after step %u of %u is in %s: when the device is back, continue "
-                    "with --resume %s",
-                    trainer->saved_step, trainer->info.total_steps, trainer->saved_path,
-                    trainer->saved_path);
+        err_hint(err, "no step was kept: start again when the device is back");
+    else
+        err_hint(err,
+                 "the state after step %u of %u is in %s: when the device is back, continue with "
+                 "--resume %s",
+                 trainer->saved_step, trainer->info.total_steps, trainer->saved_path,
+                 trainer->saved_path);
+    return err->device_hangs ? err_hint(err, "%s; %s", before.hint, err->hint) : false;
 }
 
 /* After an error of the device: opens it again and goes back to the state kept. */

@@ -3,11 +3,13 @@
  * counts those that can fail, and makes a chosen one fail. For programs of their own it is told by
  * the environment:
  *
- *   UNET_FAULT=call=N[,name=vkNAME][,error=lost|device|host][,every=M][,refusals=K][,report]
+ *   UNET_FAULT=call=N[,name=vkNAME][,error=lost|device|host|never][,every=M][,refusals=K][,report]
  *
  * call: the number of the call, from 1, among all that can fail or among those of that name; every:
  * and each M-th after it; error: VK_ERROR_DEVICE_LOST (the default), VK_ERROR_OUT_OF_DEVICE_MEMORY,
- * VK_ERROR_OUT_OF_HOST_MEMORY. A lost device stays lost: every later call on it fails too.
+ * VK_ERROR_OUT_OF_HOST_MEMORY. A lost device stays lost: every later call on it fails too. never:
+ * from this call on the device gives no answer: no call fails, no fence is signalled any more, and
+ * who waits for the device to be idle, or destroys it or something of it, waits for ever.
  * refusals: so many attempts to make a device fail after the first fault; "all": each. report: at
  * the end, "fault layer: N calls, M faults" on stderr.
  *
@@ -33,7 +35,7 @@
 
 #include <stdint.h>
 
-enum fault_error { FAULT_LOST, FAULT_DEVICE_MEMORY, FAULT_HOST_MEMORY };
+enum fault_error { FAULT_LOST, FAULT_DEVICE_MEMORY, FAULT_HOST_MEMORY, FAULT_NEVER };
 
 struct fault_setting {
     const char *name; /* "vkQueueSubmit"; NULL: any that can fail */
@@ -48,7 +50,7 @@ struct fault_report {
     uint64_t hits;      /* that were made to fail; those of a lost device count once */
     const char *name;   /* of the first that was */
     uint32_t leaks;     /* objects left over, since the library was loaded */
-    uint32_t n_devices; /* that are there now */
+    uint32_t n_devices; /* that are there now, without those that give no answer */
 };
 
 /* Starts counting afresh. */

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "tests/faults/fault.h"
 #include "tests/faults/slow.h"
@@ -94,7 +95,7 @@ struct instance {
 
 struct device {
     void *key; /* NULL: a free place */
-    bool lost;
+    bool lost, hangs;
     struct slow slow;
     long live[KIND_COUNT];
     PFN_vkGetDeviceProcAddr get_proc;
@@ -140,7 +141,7 @@ struct fault_report unet_fault_get(void) {
     struct fault_report copy = report;
     copy.n_devices = 0;
     for (int i = 0; i < MAX_OBJECTS; i++)
-        copy.n_devices += devices[i].key != NULL;
+        copy.n_devices += devices[i].key != NULL && !devices[i].hangs;
     return copy;
 }
 
@@ -158,6 +159,7 @@ static void set_pair(struct fault_setting *wanted, const char *key, const char *
             strcmp(value, "all") == 0 ? UINT32_MAX : (uint32_t)strtoul(value, NULL, 10);
     else if (strcmp(key, "error") == 0)
         wanted->error = strcmp(value, "lost") == 0     ? FAULT_LOST
+                        : strcmp(value, "never") == 0  ? FAULT_NEVER
                         : strcmp(value, "device") == 0 ? FAULT_DEVICE_MEMORY
                                                        : FAULT_HOST_MEMORY;
     else
@@ -209,6 +211,11 @@ static VkResult strike(struct device *device, const char *name) {
         return VK_SUCCESS;
     if (report.hits++ == 0)
         report.name = name;
+    if (setting.error == FAULT_NEVER) {
+        if (device != NULL)
+            device->hangs = true;
+        return VK_SUCCESS;
+    }
     if (setting.error != FAULT_LOST)
         return result_of(setting.error);
     if (device == NULL) /* there is nothing to lose yet */
@@ -226,7 +233,7 @@ static void leak(long count, const char *what, const char *until) {
 
 __attribute__((destructor)) static void look_at_end(void) {
     for (int i = 0; i < MAX_OBJECTS; i++) {
-        leak(devices[i].key != NULL, "device", "the layer was unloaded");
+        leak(devices[i].key != NULL && !devices[i].hangs, "device", "the layer was unloaded");
         leak(instances[i].key != NULL, "instance", "the layer was unloaded");
     }
     if (with_report)
@@ -257,6 +264,12 @@ static struct device *device_of(const void *object) {
     abort();
 }
 
+/* What does not return on a device that gives no answer. */
+static void may_hang(const struct device *device) {
+    while (device->hangs)
+        pause();
+}
+
 /* ---- entry points of a device that can fail ---- */
 
 /* name, parameters, arguments; the first parameter is `object` */
@@ -270,6 +283,7 @@ static struct device *device_of(const void *object) {
 #define WAIT(name, parameters, arguments)                                                          \
     static VKAPI_ATTR VkResult VKAPI_CALL fault_##name parameters {                                \
         struct device *device = device_of(object);                                                 \
+        may_hang(device);                                                                          \
         const VkResult own = device->next.name arguments;                                          \
         const VkResult result = strike(device, "vk" #name);                                        \
         return result != VK_SUCCESS ? result : own;                                                \
@@ -290,6 +304,7 @@ static struct device *device_of(const void *object) {
     static VKAPI_ATTR void VKAPI_CALL fault_##name(VkDevice object, type handle,                   \
                                                    const VkAllocationCallbacks *allocator) {       \
         struct device *device = device_of(object);                                                 \
+        may_hang(device);                                                                          \
         device->live[kind] -= handle != VK_NULL_HANDLE;                                            \
         device->next.name(object, handle, allocator);                                              \
     }
@@ -373,6 +388,8 @@ static VKAPI_ATTR VkResult VKAPI_CALL fault_WaitForFences(VkDevice object, uint3
     struct device *device = device_of(object);
     const VkResult own = device->next.WaitForFences(object, count, fences, all, timeout);
     const VkResult result = strike(device, "vkWaitForFences");
+    if (device->hangs)
+        return VK_TIMEOUT; /* at once: the test need not wait for it */
     if (result != VK_SUCCESS || own != VK_SUCCESS)
         return result != VK_SUCCESS ? result : own;
     return slow_wait(&device->slow, fences[0], timeout);
@@ -403,6 +420,7 @@ static VKAPI_ATTR VkResult VKAPI_CALL fault_AllocateMemory(VkDevice object,
 static VKAPI_ATTR void VKAPI_CALL fault_FreeMemory(VkDevice object, VkDeviceMemory memory,
                                                    const VkAllocationCallbacks *allocator) {
     struct device *device = device_of(object);
+    may_hang(device);
     for (int i = 0; memory != VK_NULL_HANDLE && i < MAX_ALLOCATIONS; i++)
         if (allocations[i].memory == memory) {
             allocated_bytes -= allocations[i].size_bytes;
@@ -431,6 +449,7 @@ static VKAPI_ATTR void VKAPI_CALL fault_DestroyDevice(VkDevice object,
     if (object == VK_NULL_HANDLE)
         return;
     struct device *device = device_of(object);
+    may_hang(device);
     for (int i = 0; i < KIND_COUNT; i++)
         leak(device->live[i], kind_names[i], "its device was destroyed");
     device->next.DestroyDevice(object, allocator);

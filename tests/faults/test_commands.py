@@ -157,6 +157,27 @@ def eval_repeats(bench):
         need("opening the device again" in said, said)
 
 
+def no_answer(bench):
+    """From some submission on no fence is signalled, and closing the device would not return."""
+    wanted = ["no answer for 60", "try shorter submissions (UNET_SUBMISSION=20)"]
+    for name, call, args in (
+            ("out", 25, bench.infer("out", bench.images)), ("run", 25, bench.train("run")),
+            ("bench", 4, ["bench", bench.path("tiny.plan"), "--program", "infer"]),
+            ("peak", 2, ["bench", "--peak"])):
+        bench.clear(name)
+        _, said, _ = bench.run(*args, fault="name=vkQueueSubmit,call=%d,error=never" % call,
+                               status=3)
+        need(all(text in said for text in wanted) and "device again" not in said, said)
+        if name == "out":
+            need("2 of 4 images are done" in said, said)
+            same_pictures(bench, "out", ["00.png", "01.png"])
+        if name == "run":
+            need("--resume " in said, said)
+            bench.run(*bench.train("run", "--resume", re.search(r"--resume (\S+)", said).group(1)))
+            need(filecmp.cmp(bench.path("plain/last.safetensors"),
+                             bench.path("run/last.safetensors"), False), "other weights")
+
+
 def at_once(bench):
     """Three trainings on one device, with an empty pipeline cache; one of them loses it."""
     bench.clear("cache")
@@ -195,6 +216,7 @@ def main():
               ("infer names the image at which no device was left", infer_midway),
               ("train at %d calls that fail" % POINTS, train_points),
               ("eval repeats an image", eval_repeats),
+              ("a device that gives no answer", no_answer),
               ("trainings at once do not disturb each other", at_once),
               ("without memory, the message makes a plan that fits", memory_that_fits)]
     print("1..%d" % len(checks))

@@ -303,6 +303,43 @@ static void test_gives_up(void **state) {
     check_result("run", "gives up");
 }
 
+/* No fence is signalled from some step on, and whatever waits for the device would do so for ever.
+   The run ends, its device is closed, and another one is used in the same process. */
+static void test_never(void **state) {
+    (void)state;
+    const struct fault_setting setting = {
+        .name = "vkQueueSubmit", .call = 12, .error = FAULT_NEVER};
+    scratch_remove(scratch_path("run"));
+    setenv("UNET_DEVICE_TIMEOUT", "77", 1);
+    set_fault(&setting);
+    alarm(POINT_SECONDS);
+    assert_false(run("run", NULL));
+    alarm(0);
+    unsetenv("UNET_DEVICE_TIMEOUT");
+    assert_int_equal(err.code, ERR_DEVICE);
+    assert_true(err.device_hangs && !err.device_lost);
+    if (strstr(err.text, "no answer for 77 seconds") == NULL ||
+        strstr(err.text, "records") == NULL || strstr(err.hint, "UNET_SUBMISSION") == NULL ||
+        strstr(err.hint, "continue with --resume ") == NULL)
+        fail_msg("%s; %s", err.text, err.hint);
+    assert_int_equal(get_fault().hits, 1); /* it was not tried again */
+    finish_run("run", "never");
+    check_result("run", "never");
+}
+
+static void test_timeout_nonsense(void **state) {
+    (void)state;
+    static const char *const texts[] = {"0", "-5", "soon", "12x", "1e9", "nan"};
+    be_quiet();
+    for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
+        setenv("UNET_DEVICE_TIMEOUT", texts[i], 1);
+        assert_false(run("run", NULL));
+        assert_int_equal(err.code, ERR_USAGE);
+        assert_non_null(strstr(err.text, "seconds are wanted"));
+    }
+    unsetenv("UNET_DEVICE_TIMEOUT");
+}
+
 /* ---- setting up ---- */
 
 static bool find_layer(const char *path) {
@@ -349,10 +386,9 @@ static int tear_down(void **state) {
 
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_comes_back),
-        cmocka_unit_test(test_stays_away),
-        cmocka_unit_test(test_gives_up),
-        cmocka_unit_test(test_points),
+        cmocka_unit_test(test_comes_back),       cmocka_unit_test(test_stays_away),
+        cmocka_unit_test(test_gives_up),         cmocka_unit_test(test_never),
+        cmocka_unit_test(test_timeout_nonsense), cmocka_unit_test(test_points),
     };
     if (argc != 2) {
         fprintf(stderr, "usage: test_lost LAYER.so\n");

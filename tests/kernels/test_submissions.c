@@ -98,7 +98,7 @@ static void test_slabs(void **state) {
     float whole[24 * 9], parts[24 * 9];
     uint64_t few = 0, many = 0;
     weights_after("10000", whole, &few);
-    weights_after("5", parts, &many);
+    weights_after("2", parts, &many);
     assert_memory_equal(whole, parts, sizeof(whole));
     assert_true(few >= 1 && many > 10 * few);
 }
