@@ -15,7 +15,7 @@
 #include "common/err.h"
 #include "common/kernel.h"
 
-#define PLAN_VERSION 5u
+#define PLAN_VERSION 6u
 #define PLAN_ALIGNMENT                                                                             \
     256u /* of every tensor in its block, bytes; the largest that Vulkan lets a device ask for */
 #define PLAN_MAX_GROUPS 65535u
@@ -248,25 +248,6 @@ struct plan_model {
     struct plan_weights weights;
 };
 
-struct plan {
-    struct arena arena; /* owns everything below */
-    struct plan_model model;
-    uint64_t block_bytes[PLAN_BLOCK_COUNT];
-    /* Chunks of a block: splits are the offsets, ascending multiples of PLAN_ALIGNMENT, where all
-       but the first start. No tensor crosses from one chunk to the next. */
-    uint32_t n_splits[PLAN_BLOCK_COUNT];
-    uint64_t *splits[PLAN_BLOCK_COUNT];
-    uint32_t n_tensors;
-    struct plan_tensor *tensors;
-    uint32_t n_shaders;
-    struct plan_shader *shaders;
-    uint32_t n_params;
-    struct plan_param *params;
-    uint32_t n_programs;
-    struct plan_program *programs;
-    uint64_t hash; /* of the file's content */
-};
-
 /* What a device allows; plan_verify checks against it. */
 struct plan_limits {
     const char *device; /* for messages */
@@ -283,6 +264,26 @@ struct plan_limits {
     uint32_t matrix_m, matrix_n, matrix_k;
     uint32_t subgroup_size; /* 0: unknown */
     bool has_addresses;     /* buffer addresses are there for tensors that no descriptor covers */
+};
+
+struct plan {
+    struct arena arena; /* owns everything below */
+    struct plan_model model;
+    struct plan_limits target; /* that it was compiled for; without a name: any device */
+    uint64_t block_bytes[PLAN_BLOCK_COUNT];
+    /* Chunks of a block: splits are the offsets, ascending multiples of PLAN_ALIGNMENT, where all
+       but the first start. No tensor crosses from one chunk to the next. */
+    uint32_t n_splits[PLAN_BLOCK_COUNT];
+    uint64_t *splits[PLAN_BLOCK_COUNT];
+    uint32_t n_tensors;
+    struct plan_tensor *tensors;
+    uint32_t n_shaders;
+    struct plan_shader *shaders;
+    uint32_t n_params;
+    struct plan_param *params;
+    uint32_t n_programs;
+    struct plan_program *programs;
+    uint64_t hash; /* of the file's content */
 };
 
 /* Constants of shaders for matrix units, whose names end in PLAN_MATRIX_SUFFIX, that depend on the

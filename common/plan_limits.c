@@ -125,6 +125,13 @@ static uint64_t most(const struct plan_limits_field *field) {
     return field->size_bytes == 8 ? UINT64_MAX : UINT32_MAX;
 }
 
+bool plan_limits_allows(const struct plan_limits_field *field, uint64_t value) {
+    uint64_t n_words = 0;
+    while (field->words != NULL && field->words[n_words] != NULL)
+        n_words++;
+    return n_words > 0 ? value < n_words : value >= field->least && value <= most(field);
+}
+
 bool plan_limits_value(const struct plan_limits_field *field, const char *text,
                        uint64_t *value_out) {
     for (uint64_t i = 0; field->words != NULL && field->words[i] != NULL; i++) {
@@ -137,7 +144,7 @@ bool plan_limits_value(const struct plan_limits_field *field, const char *text,
         return false;
     errno = 0;
     *value_out = strtoull(text, NULL, 10);
-    return errno == 0 && *value_out >= field->least && *value_out <= most(field);
+    return errno == 0 && plan_limits_allows(field, *value_out);
 }
 
 const char *plan_limits_describe(const struct plan_limits_field *field, char *text,
@@ -242,4 +249,42 @@ struct plan_limits plan_limits_choose(const struct plan *plan, struct plan_limit
             limits.class_ = PLAN_CLASS_CPU;
     }
     return limits;
+}
+
+/* ---- the target that a plan was compiled for ---- */
+
+bool plan_target_check(const struct plan *plan, struct err *err) {
+    if (plan->target.device == NULL)
+        return true;
+    const struct plan_limits limits = plan_limits_choose(plan, plan->target);
+    if (plan_fits(plan, &limits, err))
+        return true;
+    if (err != NULL) {
+        err->code = ERR_INPUT; /* no device at hand is at fault */
+        err->hint[0] = '\0';
+    }
+    return err_prefix(err, "plan: compiled for target %s, but", plan->target.device);
+}
+
+/* By addresses there is no range of a binding. */
+static bool concerns(const struct plan_limits_field *field, const struct plan_limits *device) {
+    return field->is_bound && (device->access == PLAN_ACCESS_DESCRIPTOR ||
+                               field->offset != offsetof(struct plan_limits, max_binding_bytes));
+}
+
+const char *plan_target_excess(const struct plan *plan, const struct plan_limits *device,
+                               char text[PLAN_TARGET_TEXT]) {
+    size_t used = 0;
+    for (size_t i = 0; plan->target.device != NULL && i < ARRAY_LEN(fields); i++) {
+        for (uint32_t j = 0; concerns(&fields[i], device) && j < fields[i].count; j++) {
+            const uint64_t wanted = plan_limits_get(&plan->target, &fields[i], j);
+            const uint64_t here = plan_limits_get(device, &fields[i], j);
+            if (here >= wanted || used >= PLAN_TARGET_TEXT)
+                continue;
+            used += (size_t)snprintf(text + used, PLAN_TARGET_TEXT - used,
+                                     "%s%s %" PRIu64 ", here %" PRIu64, used > 0 ? "; " : "",
+                                     fields[i].name, wanted, here);
+        }
+    }
+    return used > 0 ? text : NULL;
 }

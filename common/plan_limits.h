@@ -37,6 +37,8 @@ void plan_limits_set(struct plan_limits *limits, const struct plan_limits_field 
 /* The value that a word or number stands for; false: none, or out of the field's range. */
 bool plan_limits_value(const struct plan_limits_field *field, const char *text,
                        uint64_t *value_out);
+/* Whether a number is one that the field takes. */
+bool plan_limits_allows(const struct plan_limits_field *field, uint64_t value);
 /* What a field takes, for messages: "a whole number from 1 to 4294967295", "gpu or cpu". Returns
    text. */
 const char *plan_limits_describe(const struct plan_limits_field *field, char *text,
@@ -51,5 +53,16 @@ void plan_limits_print(const struct plan_limits *limits, const char *const *rema
  */
 bool plan_limits_lower(const char *source, const char *list, struct plan_limits *limits,
                        struct err *err);
+
+/* Whether a verified plan keeps to the limits of the target that it names, if it does. ERR_INPUT.
+ */
+bool plan_target_check(const struct plan *plan, struct err *err);
+/*
+ * Where a device allows less than the plan's target, with both numbers: "shared_bytes 49152, here
+ * 32768; groups 65536, here 65535". Returns text; NULL: nowhere, or the plan has no target.
+ */
+#define PLAN_TARGET_TEXT 400
+const char *plan_target_excess(const struct plan *plan, const struct plan_limits *device,
+                               char text[PLAN_TARGET_TEXT]);
 
 #endif

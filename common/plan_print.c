@@ -6,6 +6,8 @@
 
 #include <string.h>
 
+#include "common/plan_limits.h"
+
 static const char *const block_names[PLAN_BLOCK_COUNT] = {"weights", "state", "arena", "io",
                                                           "control"};
 static const char *const class_names[PLAN_CLASS_COUNT] = {"gpu", "cpu"};
@@ -40,6 +42,20 @@ static void print_model(const struct plan_model *model, FILE *stream) {
     fprintf(stream, "  augment %s\n", plan_describe_augment(&model->augment, text, sizeof(text)));
     fprintf(stream, "  %u batch%s for an update, %g of the samples balanced\n", model->accumulate,
             model->accumulate == 1 ? "" : "es", (double)model->sample_balance);
+}
+
+static void print_target(const struct plan_limits *target, FILE *stream) {
+    const struct plan_limits_field *fields;
+    const size_t n_fields = plan_limits_fields(&fields);
+    if (target->device == NULL)
+        return;
+    fprintf(stream, "target %s:", target->device);
+    for (size_t i = 0; i < n_fields; i++) {
+        fprintf(stream, "%s %s", i > 0 ? "," : "", fields[i].name);
+        for (uint32_t j = 0; j < fields[i].count; j++)
+            fprintf(stream, " %llu", (unsigned long long)plan_limits_get(target, &fields[i], j));
+    }
+    fputc('\n', stream);
 }
 
 static void print_memory(const struct plan *plan, FILE *stream) {
@@ -164,6 +180,7 @@ static void print_program(const struct plan *plan, const struct plan_program *pr
 
 void plan_print(const struct plan *plan, FILE *stream) {
     print_model(&plan->model, stream);
+    print_target(&plan->target, stream);
     print_memory(plan, stream);
     fprintf(stream, "tensors: %u (block, offset, size, layout, n x c x h x w)\n", plan->n_tensors);
     for (uint32_t i = 0; i < plan->n_tensors; i++)

@@ -10,6 +10,7 @@
 
 #include "common/file.h"
 #include "common/plan_format.h"
+#include "common/plan_limits.h"
 
 static const char *const section_names[PLAN_SECTION_COUNT] = {
     "strings", "code", "model", "blocks", "tensors", "shaders", "params", "programs"};
@@ -256,6 +257,23 @@ static void read_model(struct reader *reader, struct plan_model *model) {
     model->weights.balance = number(reader);
     model->weights.border = number(reader);
     model->weights.sigma = number(reader);
+}
+
+static void read_target(struct reader *reader, struct plan_limits *target) {
+    const struct plan_limits_field *fields;
+    const size_t n_fields = plan_limits_fields(&fields);
+    const char *name = text(reader);
+    target->device = name[0] != '\0' ? name : NULL;
+    for (size_t i = 0; i < n_fields; i++) {
+        for (uint32_t j = 0; j < fields[i].count; j++) {
+            const uint64_t value = wide(reader);
+            if (target->device != NULL ? !plan_limits_allows(&fields[i], value) : value != 0)
+                FAIL(reader, "plan: section model: %s of the target \"%s\" is %llu", fields[i].name,
+                     name, (unsigned long long)value);
+            else
+                plan_limits_set(target, &fields[i], j, value);
+        }
+    }
     finish(reader);
 }
 
@@ -463,6 +481,7 @@ bool plan_parse(const uint8_t *data, size_t size_bytes, struct plan **out, struc
     read_strings(&reader);
     if (!reader.bad)
         read_model(&reader, &plan->model);
+    read_target(&reader, &plan->target);
     if (!reader.bad)
         read_blocks(&reader);
     if (!reader.bad)

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "common/plan_check.h"
+#include "common/plan_limits.h"
 
 #define MAX_BLOCK_BYTES ((uint64_t)1 << 48) /* beyond any memory, and safe to add to */
 #define SPIRV_MAGIC 0x07230203u
@@ -665,7 +666,8 @@ bool plan_verify(const struct plan *plan, const struct plan_limits *limits, stru
         check.roots[i] = (uint32_t)i;
         check.owners[i] = PLAN_NONE;
     }
-    good = good && check_structure(&check) && (limits == NULL || check_limits(&check, limits));
+    good = good && check_structure(&check) && plan_target_check(plan, err) &&
+           (limits == NULL || check_limits(&check, limits));
     free(check.roots);
     free(check.owners);
     return good;

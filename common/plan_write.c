@@ -9,6 +9,7 @@
 
 #include "common/file.h"
 #include "common/plan_format.h"
+#include "common/plan_limits.h"
 #include "common/vec.h"
 
 struct bytes {
@@ -132,6 +133,16 @@ static void put_model(struct writer *writer, const struct plan_model *model) {
     number(writer, model->weights.sigma);
 }
 
+/* The name, then the numbers of every field of the table, zero without a name. */
+static void put_target(struct writer *writer, const struct plan_limits *target) {
+    const struct plan_limits_field *fields;
+    const size_t n_fields = plan_limits_fields(&fields);
+    text(writer, target->device);
+    for (size_t i = 0; i < n_fields; i++)
+        for (uint32_t j = 0; j < fields[i].count; j++)
+            wide(writer, plan_limits_get(target, &fields[i], j));
+}
+
 static void put_tensors(struct writer *writer, const struct plan *plan) {
     word(writer, plan->n_tensors);
     for (uint32_t i = 0; i < plan->n_tensors; i++) {
@@ -245,6 +256,7 @@ static void put_programs(struct writer *writer, const struct plan *plan) {
 static void put_sections(struct writer *writer, const struct plan *plan) {
     writer->out = &writer->sections[PLAN_SECTION_MODEL];
     put_model(writer, &plan->model);
+    put_target(writer, &plan->target);
     writer->out = &writer->sections[PLAN_SECTION_BLOCKS];
     word(writer, PLAN_BLOCK_COUNT);
     for (int i = 0; i < PLAN_BLOCK_COUNT; i++)

@@ -173,6 +173,14 @@ static void set_model(struct plan_model *out, const struct model *model, struct 
     }
 }
 
+/* So that whoever runs the plan can tell what it counts on. */
+static void set_target(struct plan *plan, const struct unet_target *target) {
+    if (target) {
+        plan->target = target->limits;
+        plan->target.device = arena_strdup(&plan->arena, target->name);
+    }
+}
+
 /* No tensor is larger than the chunk that it was to fit into. */
 static bool check_chunks(const struct compilation *c, struct err *err) {
     const struct unet_target *target = c->options->target;
@@ -239,6 +247,7 @@ static bool compile_model(struct compilation *c, struct err *err) {
     if (c->options->target && !unet_target_check(c->plan, c->options->target, NULL, err)) {
         return err_prefix(err, "%s", c->model->settings.source);
     }
+    set_target(c->plan, c->options->target);
     if (c->options->explain) {
         explain_plan(c->plan, &c->graphs[MODEL_TRAIN], c->options->explain);
     }

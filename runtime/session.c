@@ -7,11 +7,13 @@
 #include <string.h>
 
 #include "common/log.h"
+#include "common/plan_limits.h"
 #include "common/plan_memory.h"
 #include "runtime/choice.h"
 #include "runtime/exec.h"
 #include "runtime/param.h"
 #include "runtime/train/schedule.h"
+#include "runtime/tune.h"
 
 struct unet_session {
     struct unet_device *device;
@@ -134,6 +136,43 @@ static bool open_spans(struct unet_session *session, struct err *err) {
            err_set(err, ERR_DEVICE, "out of memory for times");
 }
 
+/* What is to be known of how a plan is run here. */
+static void report_limits(const struct unet_session *session, const struct plan_limits *limits) {
+    const struct plan *plan = session->plan;
+    const struct plan_limits *own = &unet_device_get_info(session->device)->limits;
+    char text[PLAN_TARGET_TEXT];
+    const bool is_native = exec_device_kind(session->device, limits) == PLAN_DEVICE_NATIVE;
+    const char *excess = is_native ? NULL : plan_target_excess(plan, limits, text);
+    if (limits->access != own->access)
+        log_print(LOG_INFO,
+                  "plan of %s: a tensor is longer than a descriptor of %s may be, so "
+                  "buffer addresses are used",
+                  plan->model.name, limits->device);
+    if (excess != NULL)
+        log_print(LOG_INFO, "plan of %s: compiled for target %s, which allows more than %s (%s)%s",
+                  plan->model.name, plan->target.device, limits->device, excess,
+                  limits->class_ == own->class_ ? "; it keeps to what both allow" : "");
+    if (limits->class_ != own->class_)
+        log_print(LOG_INFO,
+                  "plan of %s: its tilings for GPUs ask for more than %s allows, so those for CPUs "
+                  "are used, which are slower; unetrun devices --target FILE, then unetc --target "
+                  "FILE makes a plan for it",
+                  plan->model.name, limits->device);
+}
+
+/* Whether the device can run it. A plan for another one says so. */
+static bool check_fit(const struct unet_session *session, const struct plan_limits *limits,
+                      struct err *err) {
+    const struct plan *plan = session->plan;
+    char text[PLAN_TARGET_TEXT];
+    if (plan_fits(plan, limits, err))
+        return true;
+    if (plan_target_excess(plan, limits, text) != NULL)
+        err_prefix(err, "plan of %s, compiled for target %s, which allows more than %s (%s)",
+                   plan->model.name, plan->target.device, limits->device, text);
+    return false;
+}
+
 static bool open_session(struct unet_session *session, const struct unet_session_options *options,
                          struct err *err) {
     const struct plan *plan = session->plan;
@@ -145,22 +184,12 @@ static bool open_session(struct unet_session *session, const struct unet_session
        checks that against the device */
     struct plan_limits limits = request.limits;
     limits.max_allocation_bytes = UINT64_MAX;
-    if (!plan_fits(plan, &limits, err) || !flag_programs(session, options, err) ||
+    if (!check_fit(session, &limits, err) || !flag_programs(session, options, err) ||
         !open_params(session, err))
         return false;
     plan_chunks_derive(plan, session->programs, &session->chunks);
     plan_block_bytes(plan, session->programs, session->block_bytes);
-    if (limits.access != unet_device_get_info(session->device)->limits.access)
-        log_print(LOG_INFO,
-                  "plan of %s: a tensor is longer than a descriptor of %s may be, so "
-                  "buffer addresses are used",
-                  plan->model.name, limits.device);
-    if (limits.class_ != unet_device_get_info(session->device)->limits.class_)
-        log_print(LOG_INFO,
-                  "plan of %s: its tilings for GPUs ask for more than %s allows, so those for CPUs "
-                  "are used, which are slower; unetrun devices --target FILE, then unetc --target "
-                  "FILE makes a plan for it",
-                  plan->model.name, limits.device);
+    report_limits(session, &limits);
     session->profile = options != NULL && options->profile && !options->stepped;
     request.programs = session->programs;
     if (!chosen_open(&session->chosen, session->device, plan, &limits,

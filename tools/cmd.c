@@ -10,6 +10,7 @@
 
 #include "common/base.h"
 #include "common/log.h"
+#include "common/plan_limits.h"
 #include "runtime/train/recover.h"
 
 bool cmd_print_json(json_t *object, struct err *err) {
@@ -163,4 +164,28 @@ const struct plan_program *cmd_find_program(const struct plan *plan, const char 
     err_set(err, ERR_USAGE, "the plan has no program \"%s\"", name);
     err_hint(err, "its programs: %s", list);
     return NULL;
+}
+
+static json_t *describe_field(const struct plan_limits *limits,
+                              const struct plan_limits_field *field) {
+    json_t *list = json_array();
+    for (uint32_t i = 0; i < field->count; i++) {
+        const uint64_t value = plan_limits_get(limits, field, i);
+        json_array_append_new(list, field->words != NULL ? json_string(field->words[value])
+                                                         : json_integer((json_int_t)value));
+    }
+    if (field->count > 1)
+        return list;
+    json_t *only = json_incref(json_array_get(list, 0));
+    json_decref(list);
+    return only;
+}
+
+json_t *cmd_limits_json(const struct plan_limits *limits) {
+    const struct plan_limits_field *fields;
+    const size_t n_fields = plan_limits_fields(&fields);
+    json_t *object = json_object();
+    for (size_t i = 0; i < n_fields; i++)
+        json_object_set_new(object, fields[i].name, describe_field(limits, &fields[i]));
+    return object;
 }

@@ -62,4 +62,7 @@ bool cmd_print_pipelines(const struct cli_common *common, const char *path, bool
 const struct plan_program *cmd_find_program(const struct plan *plan, const char *name,
                                             struct err *err);
 
+/* The fields of a limits file. */
+json_t *cmd_limits_json(const struct plan_limits *limits);
+
 #endif

@@ -54,30 +54,6 @@ static bool find_choice(const struct cli_common *common, const struct unet_devic
     return true;
 }
 
-static json_t *describe_field(const struct plan_limits *limits,
-                              const struct plan_limits_field *field) {
-    json_t *list = json_array();
-    for (uint32_t i = 0; i < field->count; i++) {
-        const uint64_t value = plan_limits_get(limits, field, i);
-        json_array_append_new(list, field->words != NULL ? json_string(field->words[value])
-                                                         : json_integer((json_int_t)value));
-    }
-    if (field->count > 1)
-        return list;
-    json_t *only = json_incref(json_array_get(list, 0));
-    json_decref(list);
-    return only;
-}
-
-static json_t *describe_limits(const struct plan_limits *limits) {
-    const struct plan_limits_field *fields;
-    const size_t n_fields = plan_limits_fields(&fields);
-    json_t *object = json_object();
-    for (size_t i = 0; i < n_fields; i++)
-        json_object_set_new(object, fields[i].name, describe_field(limits, &fields[i]));
-    return object;
-}
-
 static json_t *describe_contract(const struct unet_device_info *device) {
     json_t *list = json_array();
     for (size_t i = 0; i < device->n_contract; i++) {
@@ -99,7 +75,7 @@ static json_t *describe_device(const struct unet_device_info *device, bool chose
         "backend", device->backend, "name", device->name, "driver", device->driver, "api_version",
         device->api_version, "usable", (int)device->usable, "chosen", (int)chosen, "memory_bytes",
         (json_int_t)device->memory_bytes, "timestamp_period_ns",
-        (double)device->timestamp_period_ns, "limits", describe_limits(&device->limits));
+        (double)device->timestamp_period_ns, "limits", cmd_limits_json(&device->limits));
     if (object == NULL)
         return NULL;
     json_object_set_new(object, "uuid", json_string(device->uuid));

@@ -182,6 +182,15 @@ static json_t *describe_chunks(const struct plan *plan) {
     return object;
 }
 
+/* As "limits" of unetrun devices --json, with the name; null for any device. */
+static json_t *describe_target(const struct plan_limits *target) {
+    if (target->device == NULL)
+        return json_null();
+    json_t *object = cmd_limits_json(target);
+    json_object_set_new(object, "name", json_string(target->device));
+    return object;
+}
+
 static json_t *describe_plan(const struct plan *plan) {
     const struct plan_model *model = &plan->model;
     char hash[20];
@@ -213,6 +222,7 @@ static json_t *describe_plan(const struct plan *plan) {
         describe_weights(&model->weights), "labels", describe_labels(model), "parameters",
         (json_int_t)cmd_count_parameters(plan), "parameter_tensors", (int)plan->n_params,
         "programs", programs, "memory", memory);
+    json_object_set_new(root, "target", describe_target(&plan->target));
     const struct plan_scaling scaling = plan_scaling(plan);
     if (scaling.tensor != PLAN_NONE)
         json_object_set_new(root, "loss_scaling",
@@ -251,6 +261,7 @@ static void print_model(const struct plan *plan) {
            model->channels == 1 ? "" : "s", model->in_h, model->in_w);
     printf("output       %u classes, %u x %u pixels, of which inference keeps %u x %u\n",
            model->n_classes, model->out_h, model->out_w, model->core_h, model->core_w);
+    printf("target       %s\n", plan->target.device != NULL ? plan->target.device : "any device");
     printf("parameters   %s in %u tensors\n",
            cmd_format_count(cmd_count_parameters(plan), text, sizeof(text)), plan->n_params);
     printf("training     %s, rate %g (%s), %u steps by default\n",

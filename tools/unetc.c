@@ -146,6 +146,9 @@ static bool verify_plan(const struct compile_values *values, const struct unet_t
     if (!load_plan(values->verify, &plan, err))
         return false;
     report_good(values->verify, plan);
+    if (plan->target.device != NULL)
+        printf("%s: compiled for target %s, within its limits\n", values->verify,
+               plan->target.device);
     const bool good = target == NULL || verify_target(values->verify, plan, target, err);
     plan_free(plan);
     return good;

@@ -13,6 +13,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 def set_up(lab):
     shutil.copy(os.path.join(HERE, "tiny.yaml"), lab.file("tiny.yaml"))
     lab.good("unetc tiny.yaml -o tiny.plan -q")
+    lab.good("unetc tiny.yaml -o small.plan -q --target small")
     plan = lab.read("tiny.plan")
     lab.write("short.plan", plan[:1000])
     middle = len(plan) // 2
@@ -89,6 +90,7 @@ GOLDEN = [
     ("unetc-diff-same", "unetc --diff tiny.plan tiny.plan"),
     ("unetc-diff-verify", "unetc --diff tiny.plan tiny.plan --verify tiny.plan"),
     ("unetc-verify", "unetc --verify tiny.plan"),
+    ("unetc-verify-for-small", "unetc --verify small.plan"),
     ("unetc-verify-truncated", "unetc --verify short.plan"),
     ("unetc-verify-flipped", "unetc --verify flipped.plan"),
     ("unetc-verify-longer", "unetc --verify longer.plan"),
@@ -378,12 +380,18 @@ def check_info_json(lab):
     for program in info["programs"]:
         assert 0 < program["lower_bound_bytes"] <= program["arena_bytes"]
         assert program["arena_bytes"] <= program["naive_arena_bytes"]
+    assert info["target"] is None, info["target"]
+    target = json.loads(lab.good("unetrun info small.plan --json"))["target"]
+    assert (target["name"], target["shared_bytes"], target["groups"]) == (
+        "small", 16384, [65535] * 3), target
+    assert "\ntarget       small\n" in lab.good("unetrun info small.plan")
 
 
 def check_info_text(lab):
     out = lab.good("unetrun info tiny.plan")
     for text in ("model        tiny, from tiny.yaml\n", "1 channel, 24 x 24 pixels\n",
-                 "parameters   210 in 10 tensors\n", "0 = membrane (class 0, weight 2), 255 = cell",
+                 "target       any device\n", "parameters   210 in 10 tensors\n",
+                 "0 = membrane (class 0, weight 2), 255 = cell",
                  "\ntrain_step  ", "  out  probs      1 x 2 x 16 x 16\n"):
         assert text in out, "%r is not in\n%s" % (text, out)
 

@@ -698,6 +698,13 @@ def check_target(lab):
     lab.good("unetc tiny.yaml -o own.plan -q --target limits.yaml")
     fits = lab.good("unetc --verify own.plan --target limits.yaml")
     assert "fits target %s" % chosen["name"] in fits, fits
+    told = json.loads(lab.good("unetrun info own.plan --json"))["target"]
+    assert told == {**chosen["limits"], "name": chosen["name"]}, told
+    run = "unetrun bench own.plan --program infer --repeat 1"
+    assert "compiled for target" not in lab.run(run)[2]
+    code, _, err = lab.run(run, UNET_LIMITS="shared_bytes=16384")
+    assert code == 0 and "compiled for target %s, which allows more than" % chosen["name"] in err, err
+    assert "shared_bytes %d, here 16384" % chosen["limits"]["shared_bytes"] in err, err
     code, _, err = lab.run("unetrun devices --target nowhere/limits.yaml")
     assert code == 4 and "nowhere/limits.yaml" in err, err
     code, _, err = lab.run("unetrun devices", UNET_LIMITS="shared=3")

@@ -171,10 +171,28 @@ static void plan_for_any_gpu_is_refused(void **state) {
     plan_free(any);
 }
 
+/* The message names the target and both numbers. */
+static void plan_for_another_device_is_refused(void **state) {
+    (void)state;
+    struct plan *plan = compile("nvidia");
+    struct unet_device *device = open_limited(SMALL);
+    struct unet_session *session;
+    assert_false(unet_session_open(device, plan, NULL, &session, &err));
+    assert_int_equal(err.code, ERR_DEVICE);
+    if (strstr(err.text, "compiled for target nvidia, which allows more than") == NULL ||
+        strstr(err.text, "shared_bytes 49152, here 16384; group_invocations 1024, here 128") ==
+            NULL ||
+        strstr(err.text, "tensor ") == NULL || strstr(err.hint, "unetc --target FILE") == NULL)
+        fail_msg("%s; %s", err.text, err.hint);
+    close_device(device);
+    plan_free(plan);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(small_plan_gives_the_same),
         cmocka_unit_test(plan_for_any_gpu_is_refused),
+        cmocka_unit_test(plan_for_another_device_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -386,6 +386,49 @@ static void plans_without_target_fall_back(void **state) {
     plan_free(plan);
 }
 
+/* A plan names its target, and must keep to it. */
+static void plans_name_their_target(void **state) {
+    (void)state;
+    const struct unet_target small = find("small");
+    struct plan *any = compile_good(NULL), *plan = compile_good(&small);
+    assert_null(any->target.device);
+    assert_string_equal(plan->target.device, "small");
+    assert_int_equal(plan->target.max_shared_bytes, 16384);
+    any->target = plan->target; /* with the tilings of CPUs it would run there */
+    assert_true(plan_verify(any, NULL, &err));
+    any->target.max_push_bytes = 16;
+    assert_false(plan_verify(any, NULL, &err));
+    assert_int_equal(err.code, ERR_INPUT);
+    assert_non_null(strstr(err.text, "plan: compiled for target small, but: "));
+    assert_non_null(strstr(err.text, "bytes of push constants, small allows 16"));
+    plan_free(any);
+    plan_free(plan);
+}
+
+/* What a device has less of than the target is told in both numbers. */
+static void less_than_the_target_is_told(void **state) {
+    (void)state;
+    const struct unet_target nvidia = find("nvidia");
+    struct plan *plan = compile_good(&nvidia), *any = compile_good(NULL);
+    struct plan_limits device = nvidia.limits;
+    char text[PLAN_TARGET_TEXT];
+    assert_null(plan_target_excess(plan, &device, text));
+    device.max_shared_bytes = 16384;
+    device.max_groups[1] = 9;
+    device.max_group_invocations = 4096;
+    assert_string_equal(plan_target_excess(plan, &device, text),
+                        "shared_bytes 49152, here 16384; groups 65535, here 9");
+    device = nvidia.limits;
+    device.max_binding_bytes = 4;
+    assert_non_null(plan_target_excess(plan, &device, text));
+    device.access = PLAN_ACCESS_ADDRESS; /* nothing is bound */
+    assert_null(plan_target_excess(plan, &device, text));
+    device.max_shared_bytes = 0;
+    assert_null(plan_target_excess(any, &device, text));
+    plan_free(plan);
+    plan_free(any);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(text_keeps_all),
@@ -401,6 +444,8 @@ int main(void) {
         cmocka_unit_test(large_models_are_refused),
         cmocka_unit_test(more_than_2_31_is_refused),
         cmocka_unit_test(plans_without_target_fall_back),
+        cmocka_unit_test(plans_name_their_target),
+        cmocka_unit_test(less_than_the_target_is_told),
     };
     return cmocka_run_group_tests(tests, scratch_open, scratch_close);
 }

@@ -8,6 +8,7 @@
 
 #include "common/file.h"
 #include "common/plan_format.h"
+#include "common/plan_limits.h"
 #include "common/rng.h"
 
 static void assert_accepted(const struct plan *plan) {
@@ -62,6 +63,47 @@ static void test_round_trip(void **state) {
     free(third);
     plan_free(plan);
     plan_free(again);
+}
+
+/* The target is kept, with every number, and printed; that of a plan for any device is nothing. */
+static void test_target(void **state) {
+    (void)state;
+    struct plan *plan = build_plan(), *again;
+    struct err err = {0};
+    uint8_t *data;
+    size_t size_bytes;
+    plan->target = plan_limits_minimum(PLAN_CLASS_GPU);
+    plan->target.device = "toaster";
+    plan->target.max_allocation_bytes = 0x123456789abc;
+    plan->target.matrix_k = 16;
+    plan->target.has_addresses = true;
+    plan_serialise(plan, &data, &size_bytes);
+    assert_true(plan_parse(data, size_bytes, &again, &err));
+    assert_string_equal(again->target.device, "toaster");
+    const struct plan_limits_field *fields;
+    const size_t n_fields = plan_limits_fields(&fields);
+    for (size_t i = 0; i < n_fields; i++)
+        for (uint32_t j = 0; j < fields[i].count; j++)
+            assert_true(plan_limits_get(&again->target, &fields[i], j) ==
+                        plan_limits_get(&plan->target, &fields[i], j));
+    char *listing = NULL;
+    size_t length = 0;
+    FILE *stream = open_memstream(&listing, &length);
+    plan_print(again, stream);
+    fclose(stream);
+    assert_non_null(strstr(listing, "target toaster: tilings 0, "));
+    assert_non_null(strstr(listing, ", shared_bytes 32768, "));
+    free(listing);
+    free(data);
+    plan_free(again);
+    plan->target.device = NULL;
+    plan->target = (struct plan_limits){.device = NULL};
+    plan_serialise(plan, &data, &size_bytes);
+    assert_true(plan_parse(data, size_bytes, &again, &err));
+    assert_null(again->target.device);
+    free(data);
+    plan_free(again);
+    plan_free(plan);
 }
 
 static void test_save_and_print(void **state) {
@@ -198,7 +240,7 @@ static void test_broken_header(void **state) {
     assert_unreadable(data, n, "plan: not a plan file");
     FRESH();
     store(data, PLAN_AT_VERSION, 7, 4);
-    assert_unreadable(data, n, "plan: version 7, this program reads 5");
+    assert_unreadable(data, n, "plan: version 7, this program reads 6");
     FRESH();
     store(data, PLAN_AT_SECTIONS, 9, 4);
     seal(data, n);
@@ -230,6 +272,7 @@ struct bad_word {
 
 /* Offsets in the sample's section of programs: its first has two ports and one choice of two
    methods. */
+#define TARGET 272u /* in the section of the model */
 #define CHOICES 60u
 #define RECORDS (CHOICES + 4 + 8 + 2 * 20)
 
@@ -240,6 +283,10 @@ static void test_broken_sections(void **state) {
         {PLAN_SECTION_MODEL, 4, 0x7fffffff, "is not the start of a string"},
         {PLAN_SECTION_MODEL, 20 + 13 * 4, 3, "section model: the normalisation is 3"},
         {PLAN_SECTION_MODEL, 20 + 16 * 4, 1000, "section model: 1000 labels do not fit"},
+        /* no target, then one called as the model is */
+        {PLAN_SECTION_MODEL, TARGET + 4, 1, "tilings of the target \"\" is 1"},
+        {PLAN_SECTION_MODEL, TARGET + 4 + 17 * 8, 9, "matrix of the target \"\" is 9"},
+        {PLAN_SECTION_MODEL, TARGET, 0, "binding_bytes of the target \"small\" is 0"},
         {PLAN_SECTION_BLOCKS, 0, 6, "plan: 6 memory blocks, must be 5"},
         {PLAN_SECTION_BLOCKS, 44, 0x10000000, "268435456 splits do not fit"},
         {PLAN_SECTION_BLOCKS, 44, 1, "section blocks "},
@@ -330,9 +377,10 @@ static void test_random_damage(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_round_trip),      cmocka_unit_test(test_save_and_print),
-        cmocka_unit_test(test_truncated),       cmocka_unit_test(test_broken_header),
-        cmocka_unit_test(test_broken_sections), cmocka_unit_test(test_random_damage),
+        cmocka_unit_test(test_round_trip),     cmocka_unit_test(test_target),
+        cmocka_unit_test(test_save_and_print), cmocka_unit_test(test_truncated),
+        cmocka_unit_test(test_broken_header),  cmocka_unit_test(test_broken_sections),
+        cmocka_unit_test(test_random_damage),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
