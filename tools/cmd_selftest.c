@@ -11,6 +11,7 @@
 
 #include "common/base.h"
 #include "common/log.h"
+#include "common/plan_format.h"
 #include "common/rng.h"
 #include "tools/cmd.h"
 #include "tools/selftest_plans.h"
@@ -35,6 +36,7 @@ struct selftest {
     struct unet_device *device, *reference;
     struct finding findings[KERNEL_COUNT][PLAN_METHOD_KIND_COUNT];
     uint32_t n_records, n_failed;
+    bool is_small; /* the device, for plans that were compiled for any */
 };
 
 /* A plan by one method, on both. */
@@ -276,24 +278,95 @@ static bool test_method(struct selftest *selftest, const struct plan *plan,
     return good;
 }
 
-static bool test_plans(struct selftest *selftest, struct err *err) {
-    const uint8_t *const plans[][2] = {{selftest_plan_0, selftest_plan_0_end},
-                                       {selftest_plan_1, selftest_plan_1_end}};
-    for (size_t i = 0; i < ARRAY_LEN(plans); i++) {
-        struct plan *plan = NULL;
-        bool good = plan_parse(plans[i][0], (size_t)(plans[i][1] - plans[i][0]), &plan, err);
-        for (int kind = 0; good && kind < PLAN_METHOD_KIND_COUNT; kind++)
-            good = test_method(selftest, plan, (enum plan_method_kind)kind, err);
-        plan_free(plan);
-        if (!good)
+/* ---- the plans ---- */
+
+#define N_PLANS 2
+
+struct embedded {
+    const uint8_t *begin, *end;
+};
+
+static const struct embedded plans[N_PLANS] = {{selftest_plan_0, selftest_plan_0_end},
+                                               {selftest_plan_1, selftest_plan_1_end}};
+static const struct embedded small_plans[N_PLANS] = {{selftest_plan_2, selftest_plan_2_end},
+                                                     {selftest_plan_3, selftest_plan_3_end}};
+
+static uint64_t get_u64(const uint8_t *bytes) {
+    uint64_t value = 0;
+    for (int i = 7; i >= 0; i--)
+        value = value << 8 | bytes[i];
+    return value;
+}
+
+/* What the section table says of the code: its offset, and its length at + 8. */
+static const uint8_t *code_entry(const struct embedded *plan) {
+    return plan->begin + PLAN_HEADER_BYTES + PLAN_SECTION_CODE * PLAN_ENTRY_BYTES + 8;
+}
+
+/* A plan for target small: without code of its own, it has that of the plan for any device. */
+static bool parse_small(size_t number, struct plan **out, struct err *err) {
+    const struct embedded *small = &small_plans[number], *base = &plans[number];
+    const size_t rest_bytes = (size_t)(small->end - small->begin);
+    const size_t total_bytes = (size_t)get_u64(small->begin + PLAN_AT_LENGTH);
+    const size_t at = (size_t)get_u64(code_entry(small));
+    const size_t code_bytes = (size_t)get_u64(code_entry(small) + 8);
+    if (total_bytes == rest_bytes)
+        return plan_parse(small->begin, rest_bytes, out, err);
+    uint8_t *data = malloc(total_bytes);
+    if (data == NULL)
+        return err_set(err, ERR_DEVICE, "out of memory");
+    memcpy(data, small->begin, at);
+    memcpy(data + at, base->begin + get_u64(code_entry(base)), code_bytes);
+    memcpy(data + at + code_bytes, small->begin + at, rest_bytes - at);
+    const bool good = plan_parse(data, total_bytes, out, err); /* with the checksum */
+    free(data);
+    return good;
+}
+
+static bool test_plan(struct selftest *selftest, const struct plan *plan, struct err *err) {
+    for (int kind = 0; kind < PLAN_METHOD_KIND_COUNT; kind++)
+        if (!test_method(selftest, plan, (enum plan_method_kind)kind, err))
             return false;
-    }
     return true;
+}
+
+/* Whether the device has the tilings of GPUs of a plan for any device. */
+static bool is_small(const struct selftest *selftest, const struct plan *plan) {
+    struct plan_limits limits = unet_device_plan_limits(selftest->device, plan);
+    limits.class_ = unet_device_get_info(selftest->device)->limits.class_;
+    limits.max_allocation_bytes = UINT64_MAX; /* sessions compare it with what they need */
+    return limits.class_ == PLAN_CLASS_GPU && !plan_fits(plan, &limits, NULL);
+}
+
+/* On a small device, the tilings that plans compiled for it have, and, unless UNET_TILING forbids
+   them, those of CPUs, which others are run with. */
+static bool test_plans(struct selftest *selftest, struct err *err) {
+    bool good = true;
+    for (size_t i = 0; good && i < N_PLANS; i++) {
+        struct plan *plan = NULL, *small = NULL;
+        good = plan_parse(plans[i].begin, (size_t)(plans[i].end - plans[i].begin), &plan, err) &&
+               parse_small(i, &small, err);
+        if (good && is_small(selftest, plan)) {
+            selftest->is_small = true;
+            good = test_plan(selftest, small, err);
+        }
+        const bool runs =
+            good && (!selftest->is_small ||
+                     unet_device_plan_limits(selftest->device, plan).class_ == PLAN_CLASS_CPU);
+        good = good && (!runs || test_plan(selftest, plan, err));
+        plan_free(plan);
+        plan_free(small);
+    }
+    return good;
 }
 
 static bool report(struct selftest *selftest, struct err *err) {
     const struct unet_device_info *info = unet_device_get_info(selftest->device);
-    printf("device    %s (%s)\n\n", info->name, info->driver);
+    printf("device    %s (%s)\n", info->name, info->driver);
+    if (selftest->is_small)
+        printf("plans     compiled for target small: the device allows less than plans for any ask "
+               "for\n");
+    printf("\n");
     printf("%-20s %-9s %8s %7s\n", "kernel", "method", "records", "worst");
     for (int kernel = 0; kernel < KERNEL_COUNT; kernel++) {
         for (int kind = 0; kind < PLAN_METHOD_KIND_COUNT; kind++) {
@@ -342,7 +415,8 @@ const struct cli_command cmd_selftest = {
         "compares\nwhat they write with what the CPU writes. \"worst\" is the largest difference "
         "in "
         "per cent of\nwhat is allowed. Ends with one line: passed, or FAILED and exit status 3. "
-        "What to do then:\ndocs/porting.md.",
+        "What to do then:\ndocs/porting.md. On a device that allows less than plans for any ask "
+        "for, it tests those\nthat unetc --target small makes, and then the tilings of CPUs.",
     .operands = "",
     .values_bytes = sizeof(struct cli_common),
     .run = run_selftest,

@@ -607,6 +607,14 @@ def check_selftest(lab):
                    "adam_scaled", "gradient_check", "loss_scale", "accumulate", "softmax_loss",
                    "winograd_product"):
         assert kernel in kernels, kernel
+    if chosen_device(lab)["backend"] != "vulkan":
+        return
+    assert "target small" not in out, out
+    small = lab.good("unetrun selftest -q", UNET_TILING="gpu",
+                     UNET_LIMITS="shared_bytes=16384,group_invocations=128,group_size=128")
+    assert small.splitlines()[1].startswith("plans     compiled for target small"), small
+    assert re.match(r"selftest: passed: \d+ records", small.splitlines()[-1]), small
+    assert "conv_fwd             direct" in small, small
 
 
 def check_tune(lab):
