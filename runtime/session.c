@@ -15,6 +15,13 @@
 #include "runtime/train/schedule.h"
 #include "runtime/tune.h"
 
+struct skipped {
+    uint32_t state;         /* the scale's tensor; PLAN_NONE: nothing is left out */
+    uint32_t program, loss; /* that counts, and the tensor that it writes; PLAN_NONE: none */
+    uint32_t count;         /* so far */
+    bool is_known;
+};
+
 struct unet_session {
     struct unet_device *device;
     const struct plan *plan;
@@ -27,6 +34,7 @@ struct unet_session {
     struct plan_chunks chunks;              /* that the programs need */
     uint64_t block_bytes[PLAN_BLOCK_COUNT]; /* the sums of them */
     float *packed; /* room for the largest parameter in the kernels' layout */
+    struct skipped skipped;
 };
 
 /* ---- one record at a time ---- */
@@ -89,6 +97,50 @@ static struct stepped *stepped_new(const struct plan *plan, const bool *open) {
     }
     stepped_free(stepped);
     return NULL;
+}
+
+/* ---- updates that were left out: Adam's corrections count only those that were made ---- */
+
+/* Of plans with Adam and scaled gradients. The program that updates also writes the count into its
+   loss, where the host reads it without a copy. */
+static void open_skipped(struct unet_session *session) {
+    const struct plan *plan = session->plan;
+    struct skipped *skipped = &session->skipped;
+    *skipped = (struct skipped){.state = PLAN_NONE, .program = PLAN_NONE};
+    if (plan->model.optimiser != PLAN_OPTIMISER_ADAM || !unet_session_has_state(session))
+        return;
+    skipped->state = plan_loss_scale(plan);
+    for (uint32_t p = 0; p < plan->n_programs && session->stepped == NULL; p++) {
+        const struct plan_program *program = &plan->programs[p];
+        const struct plan_port *loss = plan_port_find(program, "loss");
+        for (uint32_t i = 0; loss != NULL && i < program->n_records; i++) {
+            if (program->records[i].kernel != KERNEL_ID_loss_scale ||
+                program->records[i].tensors[2] != loss->tensor)
+                continue;
+            skipped->program = p;
+            skipped->loss = loss->tensor;
+        }
+    }
+}
+
+static bool read_skipped(struct unet_session *session, uint32_t tensor, uint32_t word,
+                         struct err *err) {
+    float words[MAX(LOSS_SCALE_WORDS, LOSS_WORDS)];
+    if (!unet_session_read_tensor(session, tensor, words, err))
+        return false;
+    session->skipped.count = (uint32_t)words[word];
+    session->skipped.is_known = session->stepped == NULL;
+    return true;
+}
+
+/* The state on a device may be out of the host's sight: it is read only when it is not known. */
+static bool count_skipped(struct unet_session *session, uint32_t *skipped_out, struct err *err) {
+    const struct skipped *skipped = &session->skipped;
+    if (skipped->state != PLAN_NONE && !skipped->is_known &&
+        !read_skipped(session, skipped->state, LOSS_SCALE_SKIPPED, err))
+        return false;
+    *skipped_out = skipped->count;
+    return true;
 }
 
 /* ---- opening ---- */
@@ -204,6 +256,7 @@ static bool open_session(struct unet_session *session, const struct unet_session
         request.plan = &session->stepped->plan;
         request.programs = session->stepped->flags;
     }
+    open_skipped(session);
     request.profile = session->profile;
     request.chunks = &session->chunks;
     return exec_open(session->device, &request, &session->exec, err);
@@ -287,20 +340,6 @@ static double adam_bias(float beta, uint32_t step) {
     return beta > 0.0f ? -expm1(((double)step + 1.0) * log((double)beta)) : 1.0;
 }
 
-/* Updates that were left out so far. Adam's corrections count only those that were made. */
-static bool count_skipped(struct unet_session *session, uint32_t *skipped_out, struct err *err) {
-    const uint32_t tensor = plan_loss_scale(session->plan);
-    float scale[LOSS_SCALE_WORDS] = {0};
-    *skipped_out = 0;
-    if (session->plan->model.optimiser != PLAN_OPTIMISER_ADAM || tensor == PLAN_NONE ||
-        !unet_session_has_state(session))
-        return true;
-    if (!unet_session_read_tensor(session, tensor, scale, err))
-        return false;
-    *skipped_out = (uint32_t)scale[LOSS_SCALE_SKIPPED];
-    return true;
-}
-
 bool unet_session_set_batch(struct unet_session *session, uint64_t seed, uint32_t step,
                             uint32_t batch, uint32_t total_steps, float learning_rate,
                             struct err *err) {
@@ -354,8 +393,12 @@ bool unet_session_run(struct unet_session *session, const char *program, struct 
     uint32_t index = 0;
     if (!find_program(session, program, &index, err))
         return false;
+    if (index == session->skipped.program)
+        session->skipped.is_known = false;
     if (session->stepped == NULL)
-        return session->exec->ops->run(session->exec, index, err);
+        return session->exec->ops->run(session->exec, index, err) &&
+               (index != session->skipped.program ||
+                read_skipped(session, session->skipped.loss, LOSS_WORD_SKIPPED, err));
     for (uint32_t i = 0; i < session->plan->programs[index].n_records; i++)
         if (!run_record(session, index, i, err))
             return false;
@@ -424,6 +467,8 @@ bool unet_session_write_tensor(struct unet_session *session, uint32_t index, con
     if (!check_tensor(session, index, err))
         return false;
     const struct plan_tensor *tensor = &session->plan->tensors[index];
+    if (index == session->skipped.state)
+        session->skipped.is_known = false;
     return session->exec->ops->upload(session->exec, tensor->block, tensor->offset_bytes, data,
                                       tensor->size_bytes, err);
 }
