@@ -91,14 +91,27 @@ bool gpu_commands_open(struct gpu_commands *commands, struct gpu_device *device,
     return open_descriptors(commands, request, err);
 }
 
+/* Waits for what an error has left running, for no longer than elsewhere. */
+static bool drain(struct gpu_commands *commands, struct err *err) {
+    for (int i = 0; i < GPU_IN_FLIGHT; i++) {
+        struct gpu_submission *submission = &commands->submissions[i];
+        const bool was_in_flight = submission->in_flight;
+        submission->in_flight = false;
+        if (was_in_flight &&
+            (!gpu_wait(commands->device, submission->fence, "earlier work", err) ||
+             !gpu_check(vkResetFences(commands->device->handle, 1, &submission->fence), err,
+                        "fence")))
+            return false;
+    }
+    return true;
+}
+
 void gpu_commands_close(struct gpu_commands *commands) {
     if (commands->device == NULL)
         return;
     const VkDevice device = commands->device->handle;
     struct err ignored;
-    for (int i = 0; i < GPU_IN_FLIGHT; i++) /* after an error; for no longer than elsewhere */
-        if (commands->submissions[i].in_flight)
-            gpu_wait(commands->device, commands->submissions[i].fence, "closing", &ignored);
+    drain(commands, &ignored);
     if (commands->device->is_silent)
         return;
     vkDeviceWaitIdle(device);
@@ -230,6 +243,8 @@ static bool measure_overhead(struct gpu_commands *commands, struct err *err) {
 bool gpu_commands_begin(struct gpu_commands *commands, uint32_t index, struct err *err) {
     struct gpu_program *program = &commands->programs[index];
     commands->current = program;
+    if (!drain(commands, err))
+        return false;
     discard(commands, program);
     pace_apply(&commands->pace);
     const bool is_unknown = commands->submits && commands->pace.overhead_seconds == 0;
@@ -390,6 +405,8 @@ static bool finish(struct gpu_commands *commands, struct gpu_program *program,
 bool gpu_commands_run(struct gpu_commands *commands, uint32_t index, struct err *err) {
     struct gpu_program *program = &commands->programs[index];
     uint32_t slot = 0;
+    if (!drain(commands, err))
+        return false;
     for (uint32_t first = 0; first < program->buffers.count;) {
         struct gpu_submission *submission = &commands->submissions[slot];
         const uint32_t count = pace_fit(&commands->pace, &program->batches.items[first],
