@@ -21,7 +21,7 @@ struct bench {
     uint32_t repeat;
     bool has_spans;      /* every record was timed */
     bool has_peak;       /* the ceilings were measured */
-    double open_seconds; /* of the session: memory, pipelines, recording */
+    double open_seconds; /* of the session: memory, pipelines */
     double warm_up_seconds, seconds_median;
     double *seconds;         /* of each run, sorted */
     struct bench_run *runs;  /* in order */

@@ -274,7 +274,7 @@ static void print_table(const struct bench *bench, const struct unet_device_info
         printf("methods   %s\n", bench->methods);
     printf("time      %.4f s median, %.4f s least of %u runs; first %.4f s\n", seconds,
            bench->seconds[0], bench->repeat, bench->warm_up_seconds);
-    printf("opened    in %.3f s: memory, pipelines, recording\n", bench->open_seconds);
+    printf("opened    in %.3f s: memory, pipelines\n", bench->open_seconds);
     if (bench->submissions.target_seconds > 0)
         printf("submitted in %.1f pieces a run, the longest %.4f s (%.3f s wanted at most)\n",
                (double)bench->submissions.count / bench->repeat, bench->submissions.longest_seconds,
