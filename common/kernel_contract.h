@@ -26,6 +26,12 @@
     16 /* specialisation constants, ids 0..15; 0, 1, 2 are the workgroup size                      \
         */
 
+/* One more constant, which no plan states: the runtime sets it to 1 for drivers that load fastest at
+   addresses that all lanes share (shaders/access.glsl), else to 0. */
+#define KERNEL_SPEC_SHARED_LOADS 16
+/* What follows the parameters on the descriptor path: the numbers 0 .. KERNEL_DIGITS - 1. */
+#define KERNEL_DIGITS 8
+
 /* Words of the control buffer: what changes from step to step. */
 #define CONTROL_SEED_LO 0
 #define CONTROL_SEED_HI 1

@@ -9,6 +9,10 @@
  * that no 64-bit integers are needed.
  *
  * Specialisation constants 0, 1, 2 are the workgroup size.
+ *
+ * A shader that defines SHARED_NUMBERS has SHARED_LOADS, which the runtime sets for the driver, and,
+ * by descriptors, shared_number(). SHARED(x) is x, which all invocations of a workgroup have to have
+ * in common, in the form that makes loads at such addresses cheap where SHARED_LOADS is set.
  */
 #ifndef UNET_ACCESS_GLSL
 #define UNET_ACCESS_GLSL
@@ -44,11 +48,35 @@ uvec2 address_of_word(uvec2 base, uint index) {
     return uvec2(low, base.y + (index >> 30) + carry);
 }
 
+#define SHARED(x) (x)
+
 #else
 
 layout(push_constant, std430) uniform push_block {
     PARAMS(PARAM_WORD_U, PARAM_WORD_F)
+#ifdef SHARED_NUMBERS
+    layout(offset = 4 * KERNEL_MAX_PARAMS) uint digits[KERNEL_DIGITS];
+#endif
 } p;
+
+#ifdef SHARED_NUMBERS
+layout(constant_id = KERNEL_SPEC_SHARED_LOADS) const bool SHARED_LOADS = false;
+
+/*
+ * x, of which only the lowest 3 * n_digits bits are set, and which is the same for all invocations
+ * of the workgroup. Nothing tells a compiler so of a number that a loop counts or a workgroup's
+ * number, but an array of push constants may be read at such indices only: Mesa 25 takes what is
+ * computed of elements and constants for shared, and loads at such an index once for all lanes.
+ */
+uint shared_number(uint x, uint n_digits) {
+    uint number = p.digits[x & 7u];
+    [[unroll]] for (uint i = 1u; i < n_digits; i++)
+        number |= p.digits[x >> (3u * i) & 7u] << (3u * i);
+    return number;
+}
+
+#define SHARED(x) (SHARED_LOADS ? shared_number(x, 11u) : (x))
+#endif
 
 #define TENSOR(number, access, type, name)                                                         \
     layout(set = 0, binding = number, std430) access buffer name##_block {                         \

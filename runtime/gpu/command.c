@@ -324,12 +324,15 @@ bool gpu_commands_load(struct gpu_commands *commands, uint32_t index, struct err
     return true;
 }
 
+/* Parameters, then the tensors' addresses or, by descriptors, the digits of shaders/access.glsl. */
 static void push_params(struct gpu_commands *commands, const struct plan_record *record) {
     const struct plan *plan = commands->pipelines->plan;
     const bool addresses = commands->pipelines->access == PLAN_ACCESS_ADDRESS;
     uint8_t bytes[GPU_PARAM_BYTES + GPU_ADDRESS_BYTES] = {0};
     memcpy(bytes, record->params, GPU_PARAM_BYTES);
-    for (uint32_t i = 0; i < kernel_table[record->kernel].n_bindings; i++) {
+    for (uint32_t i = 0; i < KERNEL_DIGITS && !addresses; i++)
+        memcpy(bytes + GPU_PARAM_BYTES + sizeof(i) * i, &i, sizeof(i));
+    for (uint32_t i = 0; i < kernel_table[record->kernel].n_bindings && addresses; i++) {
         const struct plan_tensor *tensor = &plan->tensors[record->tensors[i]];
         const struct exec_place place = exec_place_of(commands->memory->chunks, tensor);
         const VkDeviceAddress address =
@@ -339,7 +342,7 @@ static void push_params(struct gpu_commands *commands, const struct plan_record 
     }
     vkCmdPushConstants(recording(commands->current), commands->pipelines->layout,
                        VK_SHADER_STAGE_COMPUTE_BIT, 0,
-                       GPU_PARAM_BYTES + (addresses ? GPU_ADDRESS_BYTES : 0), bytes);
+                       GPU_PARAM_BYTES + (addresses ? GPU_ADDRESS_BYTES : GPU_DIGIT_BYTES), bytes);
 }
 
 bool gpu_commands_dispatch(struct gpu_commands *commands, const struct exec_piece *piece,

@@ -23,6 +23,7 @@ struct gpu_facts {
     bool tiling_is_forced;   /* by UNET_TILING */
     bool has_memory_budget;  /* VK_EXT_memory_budget */
     bool has_executables;    /* VK_KHR_pipeline_executable_properties: feature there */
+    bool has_shared_loads;   /* fastest at addresses that lanes share, by descriptors */
     bool has_matrices;       /* VK_KHR_cooperative_matrix in a size that shaders can use */
     char matrix_reason[200]; /* why not */
     bool has_portability;    /* VK_KHR_portability_subset: must be enabled when there */

@@ -22,6 +22,10 @@
 /* Mesa's CPU driver reads through buffer addresses quickly from this version on. */
 #define MESA_FAST_ADDRESSES 26
 
+/* These versions load once what lanes are known to share (docs/shaders.md); measured on 25. */
+#define MESA_SHARED_LOADS 25
+#define MESA_SHARED_LOADS_END 26
+
 /* Of the shaders for matrix units: workgroups of 8 subgroups stage tiles of 128 pixels in pairs. */
 #define LEAST_SUBGROUP 8u
 
@@ -314,6 +318,29 @@ static bool choose_tiling(struct gpu_facts *facts, struct unet_device_info *info
     return true;
 }
 
+/* Of two forms of a shader for descriptors, the one for shared loads; UNET_SHARED_LOADS overrides.
+ */
+static bool choose_loads(const struct properties *p, struct gpu_facts *facts,
+                         struct unet_device_info *info, struct err *err) {
+    const unsigned version =
+        facts->driver_id == VK_DRIVER_ID_MESA_LLVMPIPE ? mesa_version(&p->v12) : 0;
+    facts->has_shared_loads = version >= MESA_SHARED_LOADS && version < MESA_SHARED_LOADS_END;
+    if (facts->has_shared_loads && info->limits.access == PLAN_ACCESS_DESCRIPTOR)
+        append(info->choice, sizeof(info->choice),
+               "shaders that load what lanes share, because Mesa %u does that once for all",
+               version);
+    const char *forced = getenv("UNET_SHARED_LOADS");
+    if (forced == NULL || forced[0] == '\0')
+        return true;
+    if (strcmp(forced, "on") != 0 && strcmp(forced, "off") != 0) {
+        err_set(err, ERR_USAGE, "UNET_SHARED_LOADS=%s: no such setting", forced);
+        return err_hint(err, "UNET_SHARED_LOADS is on or off, or not set");
+    }
+    facts->has_shared_loads = strcmp(forced, "on") == 0;
+    append(info->choice, sizeof(info->choice), "overridden by UNET_SHARED_LOADS=%s", forced);
+    return true;
+}
+
 static uint32_t rank_of(VkPhysicalDeviceType type) {
     switch (type) {
     case VK_PHYSICAL_DEVICE_TYPE_DISCRETE_GPU:
@@ -369,7 +396,8 @@ bool gpu_facts_query(const struct gpu_instance *instance, VkPhysicalDevice physi
     fill_limits(&p, facts, info);
     if (!plan_limits_lower("UNET_LIMITS", getenv("UNET_LIMITS"), &info->limits, err))
         return false;
-    if (!choose_access(&p, facts, info, err) || !choose_tiling(facts, info, err))
+    if (!choose_access(&p, facts, info, err) || !choose_tiling(facts, info, err) ||
+        !choose_loads(&p, facts, info, err))
         return false;
     gpu_contract_fill(facts, info);
     info->usable = info->missing[0] == '\0';

@@ -59,8 +59,8 @@ static bool create_layouts(struct gpu_pipelines *pipelines, struct err *err) {
                    "descriptor set layout"))
         return false;
     const VkPushConstantRange push = {.stageFlags = VK_SHADER_STAGE_COMPUTE_BIT,
-                                      .size =
-                                          GPU_PARAM_BYTES + (addresses ? GPU_ADDRESS_BYTES : 0)};
+                                      .size = GPU_PARAM_BYTES +
+                                              (addresses ? GPU_ADDRESS_BYTES : GPU_DIGIT_BYTES)};
     const VkPipelineLayoutCreateInfo layout = {.sType =
                                                    VK_STRUCTURE_TYPE_PIPELINE_LAYOUT_CREATE_INFO,
                                                .setLayoutCount = addresses ? 0 : 1,
@@ -139,18 +139,21 @@ static bool get_module(struct gpu_pipelines *pipelines, uint32_t index, VkShader
 static bool create_pipeline(struct gpu_pipelines *pipelines, struct gpu_pipeline *pipeline,
                             struct err *err) {
     VkShaderModule module = VK_NULL_HANDLE;
-    VkSpecializationMapEntry entries[KERNEL_MAX_SPEC];
+    VkSpecializationMapEntry entries[KERNEL_MAX_SPEC + 1];
     if (!get_module(pipelines, pipeline->shader, &module, err))
         return false;
-    uint32_t constants[KERNEL_MAX_SPEC];
-    memcpy(constants, pipeline->spec, sizeof(constants));
+    uint32_t constants[KERNEL_MAX_SPEC + 1];
+    memcpy(constants, pipeline->spec, sizeof(pipeline->spec));
     plan_matrix_constants(pipelines->plan->shaders[pipeline->shader].variant,
                           &pipelines->device->base.info.limits, constants);
     for (uint32_t i = 0; i < pipeline->n_spec; i++)
         entries[i] = (VkSpecializationMapEntry){.constantID = i, .offset = i * 4, .size = 4};
-    const VkSpecializationInfo spec = {.mapEntryCount = pipeline->n_spec,
+    constants[pipeline->n_spec] = pipelines->device->facts.has_shared_loads;
+    entries[pipeline->n_spec] = (VkSpecializationMapEntry){
+        .constantID = KERNEL_SPEC_SHARED_LOADS, .offset = pipeline->n_spec * 4, .size = 4};
+    const VkSpecializationInfo spec = {.mapEntryCount = pipeline->n_spec + 1,
                                        .pMapEntries = entries,
-                                       .dataSize = (size_t)pipeline->n_spec * 4,
+                                       .dataSize = ((size_t)pipeline->n_spec + 1) * 4,
                                        .pData = constants};
     const VkComputePipelineCreateInfo info = {
         .sType = VK_STRUCTURE_TYPE_COMPUTE_PIPELINE_CREATE_INFO,

@@ -10,6 +10,7 @@
 
 #define GPU_PARAM_BYTES (KERNEL_MAX_PARAMS * 4u)
 #define GPU_ADDRESS_BYTES (KERNEL_MAX_BINDINGS * 8u)
+#define GPU_DIGIT_BYTES (KERNEL_DIGITS * 4u)
 
 struct gpu_pipeline {
     uint32_t shader, n_spec;
