@@ -12,10 +12,14 @@
  *
  * Sums run over source channel, ky, kx in this order. Positions outside the source are clamped to
  * its edge and, with PADDED, replaced by zero: the same instructions for every pixel.
+ *
+ * Weights are loaded at addresses known to be shared where that is cheaper; up-convolutions then
+ * have another form (upconv_channels.glsl). The bits are the same.
  */
 #extension GL_GOOGLE_include_directive : require
 #extension GL_EXT_control_flow_attributes : require
 #include "kernel_contract.h"
+#define SHARED_NUMBERS
 #include "conv_roles.glsl"
 
 layout(constant_id = 4) const bool PADDED = true; /* may read outside the source */
@@ -31,7 +35,12 @@ layout(constant_id = 4) const bool PADDED = true; /* may read outside the source
 #define SPAN_W ((COLS - 1) * UNROLLED_STEP + KW)
 #endif
 
-void main() {
+#if ROLE == ROLE_UPCONV_FWD && !defined(ACCESS_ADDRESS)
+#define HAS_CHANNELS /* another form */
+#include "upconv_channels.glsl"
+#endif
+
+void conv_of_pixels() {
     uint columns = COLUMNS;
     uint column_blocks = div_up(columns, OUT_VECS);
     uint row_groups = div_up(PIXELS_H, ROWS);
@@ -56,8 +65,9 @@ void main() {
         sum[a] = vec4(0.0);
 
     uint weight_column[OUT_VECS];
+    uint shared_column = SHARED(first_column);
     [[unroll]] for (int a = 0; a < OUT_VECS; a++)
-        weight_column[a] = min(first_column + a, columns - 1u);
+        weight_column[a] = min(shared_column + a, columns - 1u);
 
 #ifdef KH
     uint row_at[SPAN_H], col_at[SPAN_W];
@@ -75,7 +85,7 @@ void main() {
 #endif
 
     uint plane_at = image * SRC_STRIDE_N;
-    uint weight_at = 0u;
+    uint weight_row = 0u; /* taps of the source channels before */
     uint s = 0u;
     while (true) { /* tested at the end, see docs/shaders.md */
 #ifdef KH
@@ -88,6 +98,7 @@ void main() {
                 value[r * SPAN_W + c] = loaded;
             }
         }
+        uint weight_at = SHARED(weight_row) * columns;
         [[unroll]] for (int a = 0; a < OUT_VECS; a++) {
             [[unroll]] for (int ky = 0; ky < KH; ky++) {
                 [[unroll]] for (int kx = 0; kx < KW; kx++) {
@@ -101,7 +112,7 @@ void main() {
                 }
             }
         }
-        weight_at += KH * KW * columns;
+        weight_row += KH * KW;
 #else
         uint ky = 0u, kx = 0u;
         while (true) {
@@ -115,6 +126,7 @@ void main() {
                 bool inside = y >= 0 && y < int(SRC_H) && x >= 0 && x < int(SRC_W);
                 value[b] = inside ? loaded : 0.0;
             }
+            uint weight_at = SHARED(weight_row) * columns;
             [[unroll]] for (int a = 0; a < OUT_VECS; a++) {
                 vec4 weight = AT(w, weight_at + weight_column[a]);
                 [[unroll]] for (int b = 0; b < ROWS * COLS; b++) {
@@ -122,7 +134,7 @@ void main() {
                         fma(vec4(value[b]), weight, sum[a * ROWS * COLS + b]);
                 }
             }
-            weight_at += columns;
+            weight_row++;
             kx++;
             if (kx == KERNEL_W) {
                 kx = 0u;
@@ -163,4 +175,15 @@ void main() {
         if (a == OUT_VECS * 4)
             break;
     }
+}
+
+void main() {
+#ifdef HAS_CHANNELS
+    if (SHARED_LOADS)
+        upconv_of_channels();
+    else
+        conv_of_pixels();
+#else
+    conv_of_pixels();
+#endif
 }
