@@ -6,6 +6,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+const char *const plan_block_names[PLAN_BLOCK_COUNT] = {[PLAN_BLOCK_WEIGHTS] = "weights",
+                                                        [PLAN_BLOCK_STATE] = "state",
+                                                        [PLAN_BLOCK_ARENA] = "arena",
+                                                        [PLAN_BLOCK_IO] = "io",
+                                                        [PLAN_BLOCK_CONTROL] = "control"};
+
 void plan_free(struct plan *plan) {
     if (plan == NULL)
         return;

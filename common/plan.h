@@ -36,6 +36,7 @@ enum plan_block {
     PLAN_BLOCK_CONTROL, /* CONTROL_WORDS words, written by the host before each run */
     PLAN_BLOCK_COUNT
 };
+extern const char *const plan_block_names[PLAN_BLOCK_COUNT]; /* "weights" and so on */
 
 enum plan_layout {
     PLAN_LAYOUT_PLANES,  /* n, c, h, w as in kernel_contract.h */

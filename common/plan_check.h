@@ -2,8 +2,8 @@
  * plan_check.h: what the parts of the verifier share. plan_verify.c checks tensors, parameters,
  * ports and the model; plan_verify_record.c each record by itself: bindings against the kernel,
  * dispatches; plan_choice.c which records are alternatives; plan_verify_memory.c the records of a
- * program together: what is defined, what is overwritten, hazards, memory figures. All of it reads
- * only the plan.
+ * program together: what is defined, what is overwritten, hazards, memory figures;
+ * plan_verify_limits.c what a device allows. All of it reads only the plan.
  */
 #ifndef UNET_PLAN_CHECK_H
 #define UNET_PLAN_CHECK_H

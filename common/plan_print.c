@@ -8,8 +8,6 @@
 
 #include "common/plan_limits.h"
 
-static const char *const block_names[PLAN_BLOCK_COUNT] = {"weights", "state", "arena", "io",
-                                                          "control"};
 static const char *const class_names[PLAN_CLASS_COUNT] = {"gpu", "cpu"};
 
 static void print_bytes(FILE *stream, uint64_t size_bytes) {
@@ -61,7 +59,7 @@ static void print_target(const struct plan_limits *target, FILE *stream) {
 static void print_memory(const struct plan *plan, FILE *stream) {
     fprintf(stream, "memory\n");
     for (int i = 0; i < PLAN_BLOCK_COUNT; i++) {
-        fprintf(stream, "  %-8s ", block_names[i]);
+        fprintf(stream, "  %-8s ", plan_block_names[i]);
         print_bytes(stream, plan->block_bytes[i]);
         if (plan->n_splits[i] > 0)
             fprintf(stream, " in %u chunks, from 0", plan->n_splits[i] + 1);
@@ -73,7 +71,7 @@ static void print_memory(const struct plan *plan, FILE *stream) {
 
 static void print_tensor(const struct plan_tensor *tensor, const struct plan *plan, FILE *stream) {
     static const char *const layouts[] = {"planes", "weights", "flat"};
-    fprintf(stream, "  %-32s %-8s %10llu ", tensor->name, block_names[tensor->block],
+    fprintf(stream, "  %-32s %-8s %10llu ", tensor->name, plan_block_names[tensor->block],
             (unsigned long long)tensor->offset_bytes);
     fprintf(stream, "%12llu B  %-7s %d x %d x %d x %d", (unsigned long long)tensor->size_bytes,
             layouts[tensor->layout], tensor->shape.n, tensor->shape.c, tensor->shape.h,

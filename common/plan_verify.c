@@ -1,7 +1,8 @@
 /*
  * plan_verify.c: checks a plan by reading nothing but the plan: the entry point, and what can be
  * said without looking at records: tensors, parameters, shaders, ports, the model. Each check names
- * what it found and where. The rest is in plan_verify_record.c and plan_verify_memory.c.
+ * what it found and where. The rest is in plan_verify_record.c, plan_verify_memory.c and
+ * plan_verify_limits.c.
  */
 #include "common/plan.h"
 
@@ -16,9 +17,6 @@
 #define MAX_BLOCK_BYTES ((uint64_t)1 << 48) /* beyond any memory, and safe to add to */
 #define SPIRV_MAGIC 0x07230203u
 #define SPIRV_HEADER_WORDS 5u
-
-static const char *const block_names[PLAN_BLOCK_COUNT] = {"weights", "state", "arena", "io",
-                                                          "control"};
 
 #define REJECT(check, ...) err_set((check)->err, ERR_INPUT, __VA_ARGS__)
 
@@ -50,7 +48,7 @@ static bool check_splits(const struct plan_check *check, enum plan_block block) 
             return REJECT(check,
                           "plan: the block %s is split at %" PRIu64 ", which is no multiple of %u "
                           "between %" PRIu64 " and its end",
-                          block_names[block], split, PLAN_ALIGNMENT, begin);
+                          plan_block_names[block], split, PLAN_ALIGNMENT, begin);
         begin = split;
     }
     return true;
@@ -107,16 +105,16 @@ static bool check_place(const struct plan_check *check, uint32_t index) {
         return REJECT(check,
                       "plan: tensor %s: bytes %" PRIu64 " and %" PRIu64
                       " following leave the block %s of %" PRIu64 " bytes",
-                      name, tensor->offset_bytes, tensor->size_bytes, block_names[tensor->block],
-                      block_bytes);
+                      name, tensor->offset_bytes, tensor->size_bytes,
+                      plan_block_names[tensor->block], block_bytes);
     const uint32_t chunk = plan_chunk_of(plan, tensor->block, tensor->offset_bytes);
     const uint64_t end = plan_chunk_end(plan, tensor->block, chunk);
     return tensor->size_bytes <= end - tensor->offset_bytes ||
            REJECT(check,
                   "plan: tensor %s: bytes %" PRIu64 " and %" PRIu64
                   " following cross the end of chunk %u of the block %s at %" PRIu64,
-                  name, tensor->offset_bytes, tensor->size_bytes, chunk, block_names[tensor->block],
-                  end);
+                  name, tensor->offset_bytes, tensor->size_bytes, chunk,
+                  plan_block_names[tensor->block], end);
 }
 
 static bool check_tensor(const struct plan_check *check, uint32_t index) {
@@ -212,7 +210,7 @@ static bool check_no_sharing(const struct plan_check *check) {
             good = REJECT(check, "plan: tensors %s and %s overlap in the block %s",
                           plan_tensor_name(plan, (uint32_t)(low - plan->tensors)),
                           plan_tensor_name(plan, (uint32_t)(high - plan->tensors)),
-                          block_names[low->block]);
+                          plan_block_names[low->block]);
     }
     free(order);
     return good;
@@ -221,7 +219,7 @@ static bool check_no_sharing(const struct plan_check *check) {
 static bool check_tensors(const struct plan_check *check) {
     for (int i = 0; i < PLAN_BLOCK_COUNT; i++) {
         if (check->plan->block_bytes[i] > MAX_BLOCK_BYTES)
-            return REJECT(check, "plan: the block %s has %" PRIu64 " bytes", block_names[i],
+            return REJECT(check, "plan: the block %s has %" PRIu64 " bytes", plan_block_names[i],
                           check->plan->block_bytes[i]);
         if (!check_splits(check, (enum plan_block)i))
             return false;
@@ -251,7 +249,7 @@ static bool own_tensor(const struct plan_check *check, uint32_t param, uint32_t 
         return REJECT(check,
                       "plan: parameter %s: tensor %s is not a tensor of floats of its own "
                       "in the block %s",
-                      name, plan_tensor_name(plan, tensor), block_names[block]);
+                      name, plan_tensor_name(plan, tensor), plan_block_names[block]);
     if (check->owners[tensor] != PLAN_NONE)
         return REJECT(check, "plan: parameter %s: tensor %s belongs to parameter %s already", name,
                       plan_tensor_name(plan, tensor), plan->params[check->owners[tensor]].name);
@@ -334,7 +332,7 @@ static bool check_params(const struct plan_check *check) {
             return REJECT(check,
                           "plan: tensor %s of the block %s belongs to no parameter: nothing "
                           "gives it its values",
-                          plan_tensor_name(plan, i), block_names[block]);
+                          plan_tensor_name(plan, i), plan_block_names[block]);
     }
     return true;
 }
@@ -564,96 +562,6 @@ static bool check_structure(const struct plan_check *check) {
     return check_accumulation(check);
 }
 
-/* --- limits of a device --- */
-
-static bool check_allocations(const struct plan_check *check, enum plan_block block,
-                              const struct plan_limits *limits) {
-    uint64_t begin = 0;
-    for (uint32_t i = 0; i <= check->plan->n_splits[block]; i++) {
-        const uint64_t end = plan_chunk_end(check->plan, block, i);
-        if (end - begin > limits->max_allocation_bytes) {
-            err_set(check->err, ERR_DEVICE,
-                    "plan: chunk %u of the block %s has %" PRIu64
-                    " bytes, %s allocates at most %" PRIu64,
-                    i, block_names[block], end - begin, limits->device,
-                    limits->max_allocation_bytes);
-            return err_hint(check->err, "compile the model with unetc --max-allocation %" PRIu64,
-                            limits->max_allocation_bytes);
-        }
-        begin = end;
-    }
-    return true;
-}
-
-static bool check_method_limits(const struct plan_check *check, const struct plan_program *program,
-                                uint32_t choice, uint32_t method,
-                                const struct plan_limits *limits) {
-    uint32_t first, count;
-    const bool is_matrix = program->choices[choice].methods[method].kind == PLAN_METHOD_MATRIX;
-    if (is_matrix && limits->matrix_m == 0)
-        return err_set(check->err, ERR_DEVICE, "%s has no matrix units", limits->device);
-    plan_method_records(program, choice, method, &first, &count);
-    for (uint32_t i = 0; i < count; i++) {
-        if (!plan_check_record_limits(check, program, first + i, limits))
-            return false;
-        const struct plan_dispatch *dispatch =
-            &program->records[first + i].dispatch[limits->class_];
-        uint32_t spec[KERNEL_MAX_SPEC];
-        memcpy(spec, dispatch->spec, sizeof(spec));
-        plan_matrix_constants(check->plan->shaders[dispatch->shader].variant, limits, spec);
-        if (is_matrix && spec[0] > limits->max_group_invocations)
-            return err_set(check->err, ERR_DEVICE, "a workgroup of %u invocations, %s allows %u",
-                           spec[0], limits->device, limits->max_group_invocations);
-    }
-    return true;
-}
-
-/* One method is enough; the message is about the first. */
-static bool check_choice_limits(const struct plan_check *check, const struct plan_program *program,
-                                uint32_t choice, const struct plan_limits *limits) {
-    struct err ignored = {0};
-    const struct plan_check quiet = {check->plan, &ignored, check->roots, check->owners};
-    for (uint32_t i = 1; i < program->choices[choice].n_methods; i++) {
-        if (check_method_limits(&quiet, program, choice, i, limits))
-            return true;
-    }
-    return check_method_limits(check, program, choice, 0, limits);
-}
-
-static bool check_limits(const struct plan_check *check, const struct plan_limits *limits) {
-    const struct plan *plan = check->plan;
-    for (int block = 0; block < PLAN_BLOCK_COUNT; block++) {
-        if (!check_allocations(check, (enum plan_block)block, limits))
-            return false;
-    }
-    for (uint32_t p = 0; p < plan->n_programs; p++) {
-        const struct plan_program *program = &plan->programs[p];
-        for (uint32_t i = 0; i < program->n_records; i++) {
-            if (program->records[i].choice == PLAN_NONE &&
-                !plan_check_record_limits(check, program, i, limits))
-                return false;
-        }
-        for (uint32_t i = 0; i < program->n_choices; i++) {
-            if (!check_choice_limits(check, program, i, limits))
-                return false;
-        }
-    }
-    return true;
-}
-
-bool plan_method_fits(const struct plan *plan, const struct plan_program *program, uint32_t choice,
-                      uint32_t method, const struct plan_limits *limits, struct err *err) {
-    struct err ignored = {0};
-    const struct plan_check check = {.plan = plan, .err = err != NULL ? err : &ignored};
-    return check_method_limits(&check, program, choice, method, limits);
-}
-
-bool plan_fits(const struct plan *plan, const struct plan_limits *limits, struct err *err) {
-    struct err ignored = {0};
-    const struct plan_check check = {.plan = plan, .err = err != NULL ? err : &ignored};
-    return check_limits(&check, limits);
-}
-
 bool plan_verify(const struct plan *plan, const struct plan_limits *limits, struct err *err) {
     struct plan_check check = {.plan = plan, .err = err};
     const size_t n = plan->n_tensors;
@@ -667,7 +575,7 @@ bool plan_verify(const struct plan *plan, const struct plan_limits *limits, stru
         check.owners[i] = PLAN_NONE;
     }
     good = good && check_structure(&check) && plan_target_check(plan, err) &&
-           (limits == NULL || check_limits(&check, limits));
+           (limits == NULL || plan_fits(plan, limits, err));
     free(check.roots);
     free(check.owners);
     return good;

@@ -49,9 +49,6 @@ struct memory {
 
 #define REJECT(memory, ...) err_set((memory)->check->err, ERR_INPUT, __VA_ARGS__)
 
-static const char *const block_names[PLAN_BLOCK_COUNT] = {"weights", "state", "arena", "io",
-                                                          "control"};
-
 /* A record of the program; before and after them, one that belongs to no choice. */
 static const struct plan_record *record_at(const struct memory *memory, uint32_t index) {
     static const struct plan_record outside = {.choice = PLAN_NONE};
@@ -181,7 +178,7 @@ static bool check_agreed(const struct memory *memory) {
                     memory,
                     "byte %" PRIu64 " of the block %s is not written alike by all "
                     "methods of choice %s",
-                    map->segments.items[i].begin, block_names[block],
+                    map->segments.items[i].begin, plan_block_names[block],
                     memory->program->choices[record_at(memory, memory->record - 1)->choice].name);
         }
     }

@@ -10,9 +10,6 @@
 #include <stdio.h>
 #include <string.h>
 
-const char *const exec_block_names[PLAN_BLOCK_COUNT] = {"weights", "state", "arena", "io",
-                                                        "control"};
-
 uint64_t exec_cost(const struct plan *plan, const struct plan_record *record) {
     uint64_t bytes = 0;
     for (uint32_t i = 0; i < kernel_table[record->kernel].n_bindings; i++)
@@ -189,9 +186,9 @@ const char *exec_chunk_name(const struct plan_chunks *chunks, uint32_t chunk,
     const bool is_split = chunk > first || (chunk + 1 < chunks->items.count &&
                                             chunks->items.items[chunk + 1].block == block);
     if (is_split)
-        snprintf(text, EXEC_CHUNK_TEXT, "%s block, chunk %u", exec_block_names[block],
+        snprintf(text, EXEC_CHUNK_TEXT, "%s block, chunk %u", plan_block_names[block],
                  chunk - first);
     else
-        snprintf(text, EXEC_CHUNK_TEXT, "%s block", exec_block_names[block]);
+        snprintf(text, EXEC_CHUNK_TEXT, "%s block", plan_block_names[block]);
     return text;
 }

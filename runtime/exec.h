@@ -157,8 +157,6 @@ bool exec_open(struct unet_device *device, const struct exec_request *request, s
 /* Walks the records of a program and has the executor prepare them, in batches. */
 bool exec_prepare(struct exec *exec, uint32_t program, struct err *err);
 
-extern const char *const exec_block_names[PLAN_BLOCK_COUNT];
-
 /* The place of bytes of a block: the number of the chunk that they all lie in, and where there.
  * ERR_INPUT when that is not so, or nothing of the chunk was allocated. */
 struct exec_place {

@@ -20,12 +20,6 @@ static const struct cli_option info_options[] = {
      "print one JSON object"},
 };
 
-static const char *const block_names[PLAN_BLOCK_COUNT] = {
-    [PLAN_BLOCK_WEIGHTS] = "weights", [PLAN_BLOCK_STATE] = "state",
-    [PLAN_BLOCK_ARENA] = "arena",     [PLAN_BLOCK_IO] = "io",
-    [PLAN_BLOCK_CONTROL] = "control",
-};
-
 static const char *const schedule_names[] = {
     [PLAN_SCHEDULE_CONSTANT] = "constant",
     [PLAN_SCHEDULE_STEP] = "step",
@@ -137,7 +131,7 @@ static void print_fit(const char *title, struct needs needs,
     else
         printf("  does not fit: %s of %s in one piece, an allocation is at most %s "
                "(unetc --max-allocation)\n",
-               block_names[needs.largest], cmd_format_bytes(needs.largest_bytes, b, sizeof(b)),
+               plan_block_names[needs.largest], cmd_format_bytes(needs.largest_bytes, b, sizeof(b)),
                cmd_format_bytes(device->limits.max_allocation_bytes, c, sizeof(c)));
 }
 
@@ -171,11 +165,11 @@ static json_t *describe_chunks(const struct plan *plan) {
     json_t *object = json_object();
     plan_chunks_derive(plan, NULL, &chunks);
     for (int block = 0; block < PLAN_BLOCK_COUNT; block++)
-        json_object_set_new(object, block_names[block], json_array());
+        json_object_set_new(object, plan_block_names[block], json_array());
     for (size_t i = 0; i < chunks.items.count; i++) {
         const struct plan_chunk *chunk = &chunks.items.items[i];
         if (chunk->size_bytes > 0)
-            json_array_append_new(json_object_get(object, block_names[chunk->block]),
+            json_array_append_new(json_object_get(object, plan_block_names[chunk->block]),
                                   json_integer((json_int_t)chunk->size_bytes));
     }
     plan_chunks_free(&chunks);
@@ -200,7 +194,7 @@ static json_t *describe_plan(const struct plan *plan) {
         json_array_append_new(programs, describe_program(plan, &plan->programs[i]));
     for (int i = 0; i < PLAN_BLOCK_COUNT; i++) {
         char key[32];
-        snprintf(key, sizeof(key), "%s_bytes", block_names[i]);
+        snprintf(key, sizeof(key), "%s_bytes", plan_block_names[i]);
         json_object_set_new(memory, key, json_integer((json_int_t)plan->block_bytes[i]));
     }
     json_object_set_new(memory, "accumulator_bytes",
@@ -311,7 +305,7 @@ static void print_memory(const struct plan *plan) {
     char text[32];
     printf("\ndevice memory\n");
     for (int i = 0; i < PLAN_BLOCK_COUNT; i++) {
-        printf("  %-8s %12s", block_names[i],
+        printf("  %-8s %12s", plan_block_names[i],
                cmd_format_bytes(plan->block_bytes[i], text, sizeof(text)));
         if (plan->n_splits[i] > 0)
             printf(" in %u allocations", plan->n_splits[i] + 1);

@@ -139,14 +139,14 @@ static void get(struct side *side, enum plan_block block, uint64_t offset_bytes,
                 uint64_t size_bytes) {
     struct err err = {0};
     exec_must(side->exec->ops->download(side->exec, block, offset_bytes, data, size_bytes, &err),
-              &err, exec_block_names[block]);
+              &err, plan_block_names[block]);
 }
 
 static void put(struct side *side, enum plan_block block, uint64_t offset_bytes, const void *data,
                 uint64_t size_bytes) {
     struct err err = {0};
     exec_must(side->exec->ops->upload(side->exec, block, offset_bytes, data, size_bytes, &err),
-              &err, exec_block_names[block]);
+              &err, plan_block_names[block]);
 }
 
 static void run_part(struct side *side, uint32_t part) {
