@@ -58,3 +58,14 @@ struct plan_scaling plan_scaling(const struct plan *plan) {
     }
     return scaling;
 }
+
+uint32_t plan_shared_form(const struct plan *plan, uint32_t shader) {
+    const char *variant = plan->shaders[shader].variant;
+    const size_t length = strlen(variant);
+    for (uint32_t i = 0; i < plan->n_shaders; i++) {
+        const char *name = plan->shaders[i].variant;
+        if (strncmp(name, variant, length) == 0 && strcmp(name + length, PLAN_SHARED_SUFFIX) == 0)
+            return i;
+    }
+    return shader;
+}

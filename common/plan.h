@@ -65,6 +65,11 @@ struct plan_shader {
     uint32_t n_words[PLAN_ACCESS_COUNT];
 };
 
+/* A shader VARIANT may have another one beside it whose name ends in this: the form that drivers
+   take which load fastest at addresses that all invocations share (docs/shaders.md), on the
+   descriptor path. No record names it; it is dispatched as VARIANT is. */
+#define PLAN_SHARED_SUFFIX "_shared"
+
 /* How a record is dispatched on one class of device. */
 struct plan_dispatch {
     uint32_t shader; /* index into shaders */
@@ -389,6 +394,8 @@ struct plan_scaling {
     uint32_t interval; /* good updates until it is doubled; 0: it never changes */
 };
 uint32_t plan_loss_scale(const struct plan *plan);
+/* The number of the form with PLAN_SHARED_SUFFIX of a shader; its own where there is none. */
+uint32_t plan_shared_form(const struct plan *plan, uint32_t shader);
 struct plan_scaling plan_scaling(const struct plan *plan);
 
 /* Bytes of the STATE block that accumulated gradients take. */

@@ -33,18 +33,32 @@ static bool has_state(const struct graph *const *graphs, size_t n_graphs, int st
     return false;
 }
 
+/* The shader's code for both access paths; false: there is none of that name. */
+static bool add_shader(struct lower_plan *lowered, const char *variant) {
+    struct plan_shader shader = {.variant = variant};
+    bool found = false;
+    for (int access = 0; access < PLAN_ACCESS_COUNT; access++) {
+        shader.code[access] = shader_find(variant, access, &shader.n_words[access]);
+        found = found || shader.code[access] != NULL;
+    }
+    if (found) {
+        vec_push(&lowered->shaders, shader);
+    }
+    return found;
+}
+
 static uint32_t find_shader(struct lower_plan *lowered, const char *variant) {
     for (size_t i = 0; i < lowered->shaders.count; i++) {
         if (strcmp(lowered->shaders.items[i].variant, variant) == 0) {
             return (uint32_t)i;
         }
     }
-    struct plan_shader shader = {.variant = variant};
-    for (int access = 0; access < PLAN_ACCESS_COUNT; access++) {
-        shader.code[access] = shader_find(variant, access, &shader.n_words[access]);
+    const uint32_t index = (uint32_t)lowered->shaders.count;
+    if (!add_shader(lowered, variant)) {
+        vec_push(&lowered->shaders, ((struct plan_shader){.variant = variant}));
     }
-    vec_push(&lowered->shaders, shader);
-    return (uint32_t)lowered->shaders.count - 1;
+    add_shader(lowered, arena_printf(lowered->arena, "%s%s", variant, PLAN_SHARED_SUFFIX));
+    return index;
 }
 
 static void choose_tiles(struct lower *lower, const struct plan_limits *target) {

@@ -6,13 +6,12 @@
  * and as much whether lanes share it or not. So invocations are points, which are neighbours in u
  * and v: each multiplies all tiles of a block with OUT_VECS * 4 output channels at its point, three
  * points one after the other, and the points meet in shared memory. Drivers that load once what
- * lanes are known to share have another form (winograd_product_tiles.glsl).
+ * lanes are known to share have another form (winograd_product_tiles.comp).
  */
 #extension GL_GOOGLE_include_directive : require
 #extension GL_EXT_control_flow_attributes : require
 #include "kernel_contract.h"
 #define PARAMS WINOGRAD_PRODUCT_PARAMS
-#define SHARED_NUMBERS
 #include "access.glsl"
 #include "winograd.glsl"
 
@@ -21,7 +20,6 @@ TENSOR(1, readonly, vec4, u)
 TENSOR(2, readonly, float, aux)
 TENSOR(3, writeonly, float, y)
 #include "winograd_store.glsl"
-#include "winograd_product_tiles.glsl"
 
 #define OUT_VECS 2u
 #define ROUND_POINTS 12u /* of 16 invocations */
@@ -67,7 +65,7 @@ void multiply(uint v_at, uint u_first[OUT_VECS], uint chunks, uint point, bool w
     }
 }
 
-void product_of_points() {
+void main() {
     uint chunks = div_up(p.c_in, WINOGRAD_CHUNK);
     uint out_blocks = div_up(p.n_channels, 4u);
     uint tiles = p.n * p.n_rows * div_up(p.w_out, WINOGRAD_OUT);
@@ -124,11 +122,4 @@ void product_of_points() {
             }
         }
     }
-}
-
-void main() {
-    if (SHARED_LOADS)
-        product_of_tiles();
-    else
-        product_of_points();
 }

@@ -116,6 +116,8 @@ void gpu_pipelines_save(struct gpu_pipelines *pipelines) {
 
 static bool get_module(struct gpu_pipelines *pipelines, uint32_t index, VkShaderModule *out,
                        struct err *err) {
+    if (pipelines->device->facts.has_shared_loads && pipelines->access == PLAN_ACCESS_DESCRIPTOR)
+        index = plan_shared_form(pipelines->plan, index);
     const struct plan_shader *shader = &pipelines->plan->shaders[index];
     const uint32_t *code = shader->code[pipelines->access];
     const uint32_t n_words = shader->n_words[pipelines->access];

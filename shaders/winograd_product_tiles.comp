@@ -1,14 +1,27 @@
+#version 450
 /*
- * winograd_product_tiles.glsl: winograd_product where a load at an address that all lanes share is
- * cheap (SHARED_LOADS). An invocation has four tiles, which are neighbours in v, and TILE_OUTS
+ * winograd_product_tiles.comp: winograd_product by descriptors where a load at an address that all
+ * lanes share is cheap; a module of its own, because drivers that fold no constants would compile
+ * both forms. An invocation has four tiles, which are neighbours in v, and TILE_OUTS
  * output channels, whose weights all lanes share. It computes the sums of one point after the other
  * and adds each to the pixels that it has a part in; no other invocation has a part in these.
  *
  * Of A' m, for sums of columns as for those of rows, m0 goes with m5, m1 with m2, m3 with m4: the
  * sum of a pair is in y0 and y2, its difference in y1 and y3 (winograd_transform_sums).
  */
-#ifndef UNET_WINOGRAD_PRODUCT_TILES_GLSL
-#define UNET_WINOGRAD_PRODUCT_TILES_GLSL
+#extension GL_GOOGLE_include_directive : require
+#extension GL_EXT_control_flow_attributes : require
+#include "kernel_contract.h"
+#define PARAMS WINOGRAD_PRODUCT_PARAMS
+#define SHARED_NUMBERS
+#include "access.glsl"
+#include "winograd.glsl"
+
+TENSOR(0, readonly, vec4, v)
+TENSOR(1, readonly, vec4, u)
+TENSOR(2, readonly, float, aux)
+TENSOR(3, writeonly, float, y)
+#include "winograd_store.glsl"
 
 #define TILE_OUT_VECS 2u
 #define TILE_OUTS (4u * TILE_OUT_VECS)
@@ -122,7 +135,7 @@ void tile_store(uint first_tile, uint tiles, uint first_own, vec4 pixels[TILE_OU
     }
 }
 
-void product_of_tiles() {
+void main() {
     uint chunks = div_up(p.c_in, WINOGRAD_CHUNK);
     uint out_blocks = div_up(p.n_channels, 4u);
     uint tiles = p.n * p.n_rows * div_up(p.w_out, WINOGRAD_OUT);
@@ -167,5 +180,3 @@ void product_of_tiles() {
     }
     tile_store(block * WINOGRAD_LANES + vec * 4u, tiles, out_group * TILE_OUTS, pixels);
 }
-
-#endif
