@@ -130,18 +130,17 @@ static const struct exec_ops gpu_ops = {.upload = gpu_upload,
 
 static bool gpu_open(struct unet_device *device, const struct exec_request *request,
                      struct exec **out, struct err *err) {
-    const VkPhysicalDeviceType type = ((struct gpu_device *)device)->facts.type;
+    struct gpu_device *gpu_device = (struct gpu_device *)device;
     double submission_seconds;
-    const struct gpu_device *gpu_device = (struct gpu_device *)device;
     if (gpu_device->handle == VK_NULL_HANDLE || gpu_device->is_silent)
         return err_set(err, ERR_DEVICE, "device %s was lost and has not come back",
                        device->info.name);
-    if (!gpu_submission_seconds(type, &submission_seconds, err))
+    if (!gpu_submission_seconds(gpu_device->facts.type, &submission_seconds, err))
         return false;
     struct gpu_exec *gpu = calloc(1, sizeof(*gpu));
     if (gpu == NULL)
         return err_set(err, ERR_DEVICE, "out of memory for a session");
-    gpu->device = (struct gpu_device *)device;
+    gpu->device = gpu_device;
     gpu->base = (struct exec){.ops = &gpu_ops,
                               .plan = request->plan,
                               .chunks = request->chunks,

@@ -21,6 +21,7 @@
 #include "common/log.h"
 #include "compiler/compiler.h"
 #include "runtime/runtime.h"
+#include "tests/faults/layer.h"
 #include "tests/unit/scratch.h"
 
 #define HEADER_BYTES 24 /* magic, hash, length: runtime/gpu/cache.c */
@@ -321,13 +322,8 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_foreign),    cmocka_unit_test(test_driver_update),
         cmocka_unit_test(test_unwritable), cmocka_unit_test(test_processes),
     };
-    if (argc != 2) {
-        fprintf(stderr, "usage: test_cache LAYER.so\n");
-        return 2;
-    }
-    *strrchr(argv[1], '/') = '\0';
-    setenv("VK_LAYER_PATH", argv[1], 1);
-    setenv("VK_INSTANCE_LAYERS", "VK_LAYER_UNET_fault", 1);
-    unsetenv("UNET_VALIDATION"); /* its layer is not in that folder */
+    const int status = fault_layer_open(argc, argv);
+    if (status != 0)
+        return status;
     return cmocka_run_group_tests_name("cache", tests, set_up, tear_down);
 }

@@ -12,7 +12,6 @@
 
 #include <cmocka.h>
 
-#include <dlfcn.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -23,7 +22,7 @@
 #include "compiler/compiler.h"
 #include "runtime/data/sample.h"
 #include "runtime/runtime.h"
-#include "tests/faults/fault.h"
+#include "tests/faults/layer.h"
 #include "tests/unit/scratch.h"
 
 #define STEPS 14u
@@ -31,8 +30,6 @@
     0.4 /* a driver that compiles shaders anew for every device gets fewer points */
 #define POINT_SECONDS 120 /* none takes more than a second or two */
 
-static fault_set *set_fault;
-static fault_get *get_fault;
 static struct plan *plan;
 static double run_seconds;  /* of the processors, for an undisturbed run */
 static uint64_t n_calls[2]; /* of an undisturbed run: without staging, with it */
@@ -342,17 +339,6 @@ static void test_timeout_nonsense(void **state) {
 
 /* ---- setting up ---- */
 
-static bool find_layer(const char *path) {
-    void *library = dlopen(path, RTLD_NOW);
-    if (library == NULL) {
-        fprintf(stderr, "test_lost: %s\n", dlerror());
-        return false;
-    }
-    *(void **)&set_fault = dlsym(library, "unet_fault_set");
-    *(void **)&get_fault = dlsym(library, "unet_fault_get");
-    return set_fault != NULL && get_fault != NULL;
-}
-
 static int set_up(void **state) {
     const struct sample_options samples = {
         .kind = SAMPLE_MEMBRANE, .count = 3, .width = 32, .height = 32, .seed = 5};
@@ -390,19 +376,10 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_gives_up),         cmocka_unit_test(test_never),
         cmocka_unit_test(test_timeout_nonsense), cmocka_unit_test(test_points),
     };
-    if (argc != 2) {
-        fprintf(stderr, "usage: test_lost LAYER.so\n");
-        return 2;
-    }
-    char folder[1024];
-    snprintf(folder, sizeof(folder), "%s", argv[1]);
-    *strrchr(folder, '/') = '\0';
-    setenv("VK_LAYER_PATH", folder, 1);
-    setenv("VK_INSTANCE_LAYERS", "VK_LAYER_UNET_fault", 1);
+    const int status = fault_layer_open(argc, argv);
+    if (status != 0)
+        return status;
     setenv("UNET_DEVICE_WAIT", "0", 1);
-    unsetenv("UNET_VALIDATION"); /* its layer is not in that folder */
     log_set_level(getenv("UNET_FAULT_POINTS") != NULL ? LOG_INFO : LOG_ERROR);
-    if (!find_layer(argv[1]))
-        return 1;
     return cmocka_run_group_tests_name("lost", tests, set_up, tear_down);
 }

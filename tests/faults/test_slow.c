@@ -11,12 +11,10 @@
 
 #include <cmocka.h>
 
-#include <dlfcn.h>
-
 #include "compiler/compiler.h"
 #include "runtime/exec.h"
-#include "runtime/runtime.h"
-#include "tests/faults/fault.h"
+#include "tests/faults/layer.h"
+#include "tests/kernels/fixture.h"
 #include "tests/unit/scratch.h"
 
 #define SIDE 68
@@ -27,17 +25,8 @@
 #define NOMINAL 4e9 /* cost that the slowest CPU drivers do in a second (gpu_batch_cost) */
 #define RUNS 5
 
-static fault_set *set_fault;
-static fault_get *get_fault;
 static struct unet_device *device;
 static struct plan *plan;
-static struct err err;
-
-#define must(expression)                                                                           \
-    do {                                                                                           \
-        if (!(expression))                                                                         \
-            fail_msg("%s: %s (%s)", #expression, err.text, err.hint);                              \
-    } while (0)
 
 static const char model_text[] = "model: slow\n"
                                  "let: {precision: single}\n"
@@ -92,20 +81,11 @@ static struct unet_session *open_session(bool profile) {
     return session;
 }
 
-static struct unet_submissions run(struct unet_session *session, uint32_t step) {
-    struct unet_submissions done;
-    must(unet_session_set_step(session, 3, step, 10, 0, &err));
-    unet_session_submissions(session, &done);
-    must(unet_session_run(session, "train_step", &err));
-    unet_session_submissions(session, &done);
-    return done;
-}
-
 /* The least of the longest submissions of several runs. */
 static double longest(struct unet_session *session, uint32_t first, uint32_t n_runs) {
     double least = 1e9;
     for (uint32_t i = 0; i < n_runs; i++) {
-        const double seconds = run(session, first + i).longest_seconds;
+        const double seconds = run_step(session, first + i).longest_seconds;
         least = seconds < least ? seconds : least;
     }
     return least;
@@ -121,7 +101,7 @@ static void check_same(struct unet_session *session, uint32_t steps) {
     set_slower(0);
     struct unet_session *plain = open_session(false);
     for (uint32_t i = 0; i < steps; i++)
-        run(plain, i);
+        run_step(plain, i);
     read_weights(plain, wanted);
     unet_session_close(plain);
     assert_memory_equal(got, wanted, sizeof(got));
@@ -132,7 +112,7 @@ static void test_hundredth(void **state) {
     (void)state;
     set_slower(100);
     struct unet_session *session = open_session(false);
-    const struct unet_submissions first = run(session, 0);
+    const struct unet_submissions first = run_step(session, 0);
     assert_true(first.count > 5);
     const double later = longest(session, 1, RUNS);
     print_message("first run: %.3f s at most, then %.3f s\n", first.longest_seconds, later);
@@ -147,19 +127,19 @@ static void test_becomes_slow(void **state) {
     (void)state;
     set_slower(0);
     struct unet_session *session = open_session(false);
-    run(session, 0);
-    run(session, 1);
-    const uint64_t usual = run(session, 2).count; /* put together by the times known */
+    run_step(session, 0);
+    run_step(session, 1);
+    const uint64_t usual = run_step(session, 2).count; /* put together by the times known */
     set_slower(60);
-    const struct unet_submissions slow = run(session, 3);
+    const struct unet_submissions slow = run_step(session, 3);
     if (slow.longest_seconds < 2 * TARGET)
         fail_msg("the device is not slow: %.3f s", slow.longest_seconds);
-    run(session, 4);
-    run(session, 5);
+    run_step(session, 4);
+    run_step(session, 5);
     const double later = longest(session, 6, RUNS);
     if (later > TARGET)
         fail_msg("submissions of %.3f s, %.3f s before", later, slow.longest_seconds);
-    const uint64_t now = run(session, 6 + RUNS).count;
+    const uint64_t now = run_step(session, 6 + RUNS).count;
     if (now <= usual)
         fail_msg("%llu submissions, %llu before", (unsigned long long)now,
                  (unsigned long long)usual);
@@ -174,11 +154,11 @@ static void test_only_replays(void **state) {
     set_slower(0);
     struct unet_session *session = open_session(false);
     for (uint32_t i = 0; i < 3; i++)
-        run(session, i);
+        run_step(session, i);
     uint32_t n_pure = 0;
     for (uint32_t i = 3; i < 3 + RUNS; i++) {
         set_fault(&(struct fault_setting){.call = 0});
-        const uint64_t count = run(session, i).count;
+        const uint64_t count = run_step(session, i).count;
         n_pure += get_fault().calls == 3 * count;
     }
     assert_in_range(n_pure, RUNS - 1, RUNS); /* a machine that stands still may slow one */
@@ -217,7 +197,7 @@ static void test_spans(void **state) {
     assert_non_null(spans);
     for (uint32_t step = 0; step < 8; step++) {
         set_slower(step == 3 || step == 4 ? 60 : 0); /* the cut changes */
-        run(session, step);
+        run_step(session, step);
         must(unet_session_profile(session, "train_step", spans, &err));
         assert_true(spans[0].begin_ns == 0);
         for (uint32_t i = 0; i < n_records; i++) {
@@ -258,23 +238,9 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_only_replays), cmocka_unit_test(test_reads_nothing_back),
         cmocka_unit_test(test_spans),
     };
-    if (argc != 2) {
-        fprintf(stderr, "usage: test_slow LAYER.so\n");
-        return 2;
-    }
-    char folder[1024];
-    snprintf(folder, sizeof(folder), "%s", argv[1]);
-    *strrchr(folder, '/') = '\0';
-    setenv("VK_LAYER_PATH", folder, 1);
-    setenv("VK_INSTANCE_LAYERS", "VK_LAYER_UNET_fault", 1);
+    const int status = fault_layer_open(argc, argv);
+    if (status != 0)
+        return status;
     setenv("UNET_SUBMISSION", TARGET_MS, 1);
-    unsetenv("UNET_VALIDATION"); /* its layer is not in that folder */
-    void *library = dlopen(argv[1], RTLD_NOW);
-    if (library == NULL) {
-        fprintf(stderr, "test_slow: %s\n", dlerror());
-        return 1;
-    }
-    *(void **)&set_fault = dlsym(library, "unet_fault_set");
-    *(void **)&get_fault = dlsym(library, "unet_fault_get");
     return cmocka_run_group_tests_name("slow", tests, set_up, tear_down);
 }

@@ -184,3 +184,12 @@ void each_path(void (*body)(struct unet_device *device, const struct hand *hand)
     unsetenv("UNET_STAGING");
     unsetenv("UNET_THREADS");
 }
+
+struct unet_submissions run_step(struct unet_session *session, uint32_t step) {
+    struct unet_submissions done;
+    must(unet_session_set_step(session, 3, step, 10, 0, &err));
+    unet_session_submissions(session, &done);
+    must(unet_session_run(session, "train_step", &err));
+    unet_session_submissions(session, &done);
+    return done;
+}

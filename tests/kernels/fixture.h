@@ -80,4 +80,7 @@ void fill(float *data, size_t count, uint64_t seed);
 /* Runs program sum on random numbers and compares to the bit. */
 void run_sum(struct unet_session *session, uint64_t seed);
 
+/* A training step of learning rate 0 out of ten; what was submitted for it. */
+struct unet_submissions run_step(struct unet_session *session, uint32_t step);
+
 #endif

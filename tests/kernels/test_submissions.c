@@ -58,20 +58,11 @@ static struct unet_session *open_session(const char *milliseconds) {
     return session;
 }
 
-static struct unet_submissions run(struct unet_session *session, uint32_t step) {
-    struct unet_submissions done;
-    must(unet_session_set_step(session, 3, step, 10, 0, &err));
-    unet_session_submissions(session, &done);
-    must(unet_session_run(session, "train_step", &err));
-    unet_session_submissions(session, &done);
-    return done;
-}
-
 /* The first weights after three steps, for comparison. */
 static void weights_after(const char *milliseconds, float weights[24 * 9], uint64_t *count_out) {
     struct unet_session *session = open_session(milliseconds);
     for (uint32_t step = 0; step < 3; step++)
-        *count_out = run(session, step).count;
+        *count_out = run_step(session, step).count;
     must(unet_session_read_param(session, 0, -1, weights, &err));
     unet_session_close(session);
 }
@@ -80,10 +71,10 @@ static void test_target(void **state) {
     (void)state;
     struct unet_session *session = open_session("200");
     double shortest = 1e9;
-    struct unet_submissions done = run(session, 0);
+    struct unet_submissions done = run_step(session, 0);
     assert_true(done.target_seconds == 0.2);
     for (uint32_t i = 1; i < RUNS && shortest > done.target_seconds; i++) {
-        done = run(session, i);
+        done = run_step(session, i);
         assert_true(done.count > 0 && done.longest_seconds > 0);
         shortest = done.longest_seconds < shortest ? done.longest_seconds : shortest;
     }
