@@ -8,8 +8,9 @@
 `meson test` counts programs; this counts what is inside them. Programs are asked for TAP output
 (cmocka and our scripts both can); a program without TAP counts as one case by its exit status (77:
 skipped). A program that ends early, runs past its time, or exits non-zero with all cases fine
-counts one failure more. --wrap puts the words of COMMAND before each program's own, such as
-"tools/with-driver lavapipe"; scripts cannot be run so. For the suite "vulkan" any message of the validation layers is a failure.
+counts one failure more. --wrap puts the words of COMMAND, such as "tools/with-driver lavapipe",
+before each program's own, and of a script before those of the programs that it is given. For the
+suite "vulkan" any message of the validation layers is a failure.
 Results are appended to FILE; --sum prints every failure and every skipped case with its reason,
 then the line "N passed, N failed, N skipped", and exits 1 when anything failed or nothing ran.
 """
@@ -22,6 +23,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 LAYER_MESSAGE = re.compile(r"validation (error|warning)|VUID-|SYNC-HAZARD|UNASSIGNED-", re.IGNORECASE)
@@ -59,13 +61,67 @@ def stop(process):
         pass
 
 
-def run_test(test, extra_env, wrap, check_layers):
+def is_program(path):
+    """Made by a compiler, in contrast to a script. Libraries are none."""
+    try:
+        with open(path, "rb") as stream:
+            return (stream.read(4) == b"\x7fELF" and os.access(path, os.X_OK)
+                    and not path.endswith(".so"))
+    except OSError:
+        return False
+
+
+class Launchers:
+    """Commands with words put before each program of ours in them. The first word of a command is
+    taken for such a program unless it is a script or an interpreter; a script calls its programs
+    itself, so it is given launchers, scripts with the words in them."""
+
+    def __init__(self, words, build, folder):
+        self.words, self.build, self.folder = words, os.path.realpath(build), folder
+        self.made = {}
+
+    def ours(self, path):
+        return os.path.realpath(path).startswith(self.build + os.sep)
+
+    def launcher(self, program, number):
+        path = os.path.join(self.folder, str(number), os.path.basename(program))
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "w", encoding="utf-8") as stream:
+            stream.write("#!/bin/sh\nexec %s \"$@\"\n" % shlex.join(self.words + [program]))
+        os.chmod(path, 0o755)
+        return path
+
+    def argument(self, word):
+        """A program, or a folder of programs, is replaced; anything else stays."""
+        if not self.ours(word):
+            return word
+        if word not in self.made:
+            number = len(self.made)
+            self.made[word] = word
+            if is_program(word):
+                self.made[word] = self.launcher(word, number)
+            elif os.path.isdir(word):
+                for name in os.listdir(word):
+                    program = os.path.join(word, name)
+                    if is_program(program):
+                        self.made[word] = os.path.dirname(self.launcher(program, number))
+        return self.made[word]
+
+    def command(self, command):
+        if not self.words:
+            return command
+        if self.ours(command[0]) and is_program(command[0]):
+            return self.words + command
+        return [self.argument(word) for word in command]
+
+
+def run_test(test, extra_env, check_layers):
     env = dict(os.environ)
     env.update(test["env"])
     env.update(extra_env)
     env["CMOCKA_MESSAGE_OUTPUT"] = "tap"
     begin = time.monotonic()
-    process = subprocess.Popen(wrap + test["cmd"], cwd=test["workdir"], env=env, text=True,
+    process = subprocess.Popen(test["cmd"], cwd=test["workdir"], env=env, text=True,
                                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                stderr=subprocess.STDOUT, errors="replace",
                                start_new_session=True)
@@ -125,8 +181,11 @@ def run_suite(args):
     print("== %s: %d programs" % (title, len(tests)), flush=True)
     begin = time.monotonic()
     results = []
-    with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
-        work = {pool.submit(run_test, t, extra_env, wrap, args.suite == "vulkan"): t for t in tests}
+    with tempfile.TemporaryDirectory() as folder, \
+            concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
+        launchers = Launchers(wrap, args.build, folder)
+        tests = [{**test, "cmd": launchers.command(test["cmd"])} for test in tests]
+        work = {pool.submit(run_test, t, extra_env, args.suite == "vulkan"): t for t in tests}
         for future in concurrent.futures.as_completed(work):
             name = work[future]["name"]
             cases, output, seconds = future.result()

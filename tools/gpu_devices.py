@@ -62,11 +62,13 @@ def command(libraries, name, program):
         raise Failure(4, "%s: no program loader among the drivers" % libraries)
     share = os.path.join(libraries, "..", "..", "share", "vulkan")
     manifest = os.path.normpath(os.path.join(share, "icd.d", device.driver + "_icd.json"))
+    layers = [os.environ.get("VK_LAYER_PATH"), os.path.normpath(share + "/explicit_layer.d")]
     env = {"VK_DRIVER_FILES": manifest, "VK_ICD_FILENAMES": manifest,
-           "VK_LAYER_PATH": os.path.normpath(os.path.join(share, "explicit_layer.d")),
+           "VK_LAYER_PATH": ":".join(filter(None, layers)),
            "MESA_SHADER_CACHE_DISABLE": "true", **device.env}
     words = [os.path.join(libraries, loader[0])]
     if device.shim:
         words += ["--preload", os.path.join(libraries, "lib%s_noop_drm_shim.so" % device.shim)]
     system = "/usr/lib/" + os.path.basename(libraries)
-    return words + ["--library-path", libraries + ":" + system, program], env
+    path = [libraries, system, os.environ.get("LD_LIBRARY_PATH")]
+    return words + ["--library-path", ":".join(filter(None, path)), program], env
