@@ -72,45 +72,36 @@ def is_program(path):
 
 
 class Launchers:
-    """Commands with words put before each program of ours in them. The first word of a command is
-    taken for such a program unless it is a script or an interpreter; a script calls its programs
-    itself, so it is given launchers, scripts with the words in them."""
+    """Commands with words put before each program of ours in them. A script calls our programs
+    itself, so it is given paths in a copy of the build folder that has launchers, scripts with
+    those words in them, in the place of programs."""
 
     def __init__(self, words, build, folder):
         self.words, self.build, self.folder = words, os.path.realpath(build), folder
-        self.made = {}
+        for root, _, names in os.walk(self.build) if words else ():
+            for name in names:
+                if is_program(os.path.join(root, name)):
+                    self.make(os.path.join(root, name))
 
-    def ours(self, path):
-        return os.path.realpath(path).startswith(self.build + os.sep)
-
-    def launcher(self, program, number):
-        path = os.path.join(self.folder, str(number), os.path.basename(program))
+    def make(self, program):
+        path = self.counterpart(program)
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(path, "w", encoding="utf-8") as stream:
             stream.write("#!/bin/sh\nexec %s \"$@\"\n" % shlex.join(self.words + [program]))
         os.chmod(path, 0o755)
-        return path
+
+    def counterpart(self, path):
+        return os.path.join(self.folder, os.path.relpath(os.path.realpath(path), self.build))
 
     def argument(self, word):
-        """A program, or a folder of programs, is replaced; anything else stays."""
-        if not self.ours(word):
-            return word
-        if word not in self.made:
-            number = len(self.made)
-            self.made[word] = word
-            if is_program(word):
-                self.made[word] = self.launcher(word, number)
-            elif os.path.isdir(word):
-                for name in os.listdir(word):
-                    program = os.path.join(word, name)
-                    if is_program(program):
-                        self.made[word] = os.path.dirname(self.launcher(program, number))
-        return self.made[word]
+        """A program, or a folder with programs, is replaced; anything else stays."""
+        inside = os.path.realpath(word).startswith(self.build + os.sep)
+        return self.counterpart(word) if inside and os.path.exists(self.counterpart(word)) else word
 
     def command(self, command):
         if not self.words:
             return command
-        if self.ours(command[0]) and is_program(command[0]):
+        if self.argument(command[0]) != command[0]:
             return self.words + command
         return [self.argument(word) for word in command]
 
