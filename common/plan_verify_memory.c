@@ -93,11 +93,78 @@ static void map_write(struct map *map, uint64_t begin, uint64_t end, uint32_t wr
     map->segments.count -= last - first - 1;
 }
 
-static void write_span(struct memory *memory, const struct plan_span *span, uint32_t writer) {
+/* A part of what is being put together; one that goes on like the last makes it longer. */
+static void map_append(struct map *map, struct segment segment) {
+    struct segment *last =
+        map->segments.count > 0 ? &map->segments.items[map->segments.count - 1] : NULL;
+    if (last != NULL && last->writer == segment.writer && last->record == segment.record)
+        last->end = segment.end;
+    else
+        vec_push(&map->segments, segment);
+}
+
+/* Copies what a map holds from *at up to a byte; *index is the segment looked at. */
+static void map_keep(struct map *to, const struct map *from, size_t *index, uint64_t *at,
+                     uint64_t end) {
+    for (; *index < from->segments.count && *at < end; ++*index) {
+        struct segment part = from->segments.items[*index];
+        part.begin = MAX(part.begin, *at);
+        if (part.end <= *at)
+            continue;
+        const bool is_cut = part.end > end;
+        part.end = MIN(part.end, end);
+        map_append(to, part);
+        *at = part.end;
+        if (is_cut)
+            break;
+    }
+}
+
+/* Puts parts in the place of the segments first to last - 1. */
+static void map_replace(struct map *map, size_t first, size_t last, const struct map *parts) {
+    const size_t count = map->segments.count, n_parts = parts->segments.count;
+    for (size_t i = last - first; i < n_parts; i++)
+        vec_push(&map->segments, parts->segments.items[0]);
+    struct segment *items = map->segments.items;
+    memmove(&items[first + n_parts], &items[last], sizeof(*items) * (count - last));
+    memcpy(&items[first], parts->segments.items, sizeof(*items) * n_parts);
+    map->segments.count = count - (last - first) + n_parts;
+}
+
+static uint64_t span_end(const struct plan_span *span) {
+    return span->begin + (span->count - 1) * span->step + span->size_bytes;
+}
+
+/* As map_write for each piece of a span, but moves what lies behind them once: spans have as many
+   pieces as a batch has channels, and maps hundreds of thousands of segments. */
+static void map_write_pieces(struct map *map, const struct plan_span *span, uint32_t writer,
+                             uint32_t record) {
+    const size_t first = map_find(map, span->begin), last = map_find(map, span_end(span) - 1) + 1;
+    const uint64_t end = map->segments.items[last - 1].end;
+    struct map parts = {{0}};
+    size_t index = first;
+    uint64_t at = map->segments.items[first].begin;
     for (uint32_t i = 0; i < span->count; i++) {
         const uint64_t begin = span->begin + i * span->step;
-        map_write(&memory->maps[span->block], begin, begin + span->size_bytes, writer,
-                  memory->record);
+        map_keep(&parts, map, &index, &at, begin);
+        map_append(&parts, (struct segment){begin, begin + span->size_bytes, writer, record});
+        at = begin + span->size_bytes;
+    }
+    map_keep(&parts, map, &index, &at, end);
+    map_replace(map, first, last, &parts);
+    vec_free(&parts.segments);
+}
+
+static void write_span(struct memory *memory, const struct plan_span *span, uint32_t writer) {
+    struct map *map = &memory->maps[span->block];
+    if (span->count > 1 && span->size_bytes > 0 && span->step >= span->size_bytes &&
+        map_find(map, span_end(span) - 1) < map->segments.count) {
+        map_write_pieces(map, span, writer, memory->record);
+        return;
+    }
+    for (uint32_t i = 0; i < span->count; i++) {
+        const uint64_t begin = span->begin + i * span->step;
+        map_write(map, begin, begin + span->size_bytes, writer, memory->record);
     }
 }
 
@@ -146,17 +213,24 @@ static void map_copy(struct map *to, const struct map *from) {
         vec_push(&to->segments, from->segments.items[i]);
 }
 
-/* Cuts the segments where others begin, and takes from them the writer where theirs is another. */
+/* Takes the writer from the parts where the other's is another one. Both cover the same bytes; each
+   segment of both is looked at once, for there may be hundreds of thousands. */
 static void map_agree(struct map *map, const struct map *other) {
-    for (size_t i = 0; i < other->segments.count; i++) {
-        const struct segment *segment = &other->segments.items[i];
-        const size_t first = map_split(map, segment->begin), last = map_split(map, segment->end);
-        for (size_t s = first; s < last; s++) {
-            struct segment *own = &map->segments.items[s];
-            if (own->writer != segment->writer)
-                *own = (struct segment){own->begin, own->end, DEPENDS, segment->record};
-        }
+    struct map agreed = {{0}};
+    uint64_t begin = 0;
+    for (size_t i = 0, j = 0; i < map->segments.count && j < other->segments.count;) {
+        const struct segment *own = &map->segments.items[i];
+        const struct segment *theirs = &other->segments.items[j];
+        const uint64_t end = MIN(own->end, theirs->end);
+        const bool agree = own->writer == theirs->writer;
+        map_append(&agreed, (struct segment){begin, end, agree ? own->writer : DEPENDS,
+                                             agree ? own->record : theirs->record});
+        begin = end;
+        i += own->end == end;
+        j += theirs->end == end;
     }
+    vec_free(&map->segments);
+    *map = agreed;
 }
 
 /* The map of a method that ends joins what the methods agree on. */

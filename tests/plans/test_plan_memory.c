@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include <cmocka.h>
 
@@ -135,6 +136,19 @@ static void blocks_by_use(void **state) {
     plan_free(plan);
 }
 
+/* A batch of wide maps has tens of thousands of planes that are written one by one: to look at them
+   takes a second. It took many minutes while each moved all that lay behind it. */
+static void batches_of_wide_maps(void **state) {
+    (void)state;
+    static const char *const set[] = {"batch=8"};
+    const clock_t start = clock();
+    struct plan *plan = compile("models/unet.yaml", set, 1);
+    const double seconds = (double)(clock() - start) / CLOCKS_PER_SEC;
+    plan_free(plan);
+    if (seconds > 30)
+        fail_msg("compiled in %.1f s of processor time, more than 30", seconds);
+}
+
 static char *report(const struct plan *plan) {
     char *text;
     size_t size_bytes;
@@ -170,6 +184,7 @@ int main(void) {
         cmocka_unit_test(contents_are_told_apart),
         cmocka_unit_test(bytes_moved),
         cmocka_unit_test(blocks_by_use),
+        cmocka_unit_test(batches_of_wide_maps),
         cmocka_unit_test(optimal_only_when_equal),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
