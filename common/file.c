@@ -144,12 +144,25 @@ static void sync_directory(const char *path) {
     free(directory);
 }
 
-bool file_writer_commit(struct file_writer *writer, struct err *err) {
+/* Why an earlier write failed, whose reason is lost: the next one fails for the same, as a rule.
+   The file will be thrown away. */
+static int ask_again(FILE *stream) {
+    static const char zeros[1 << 16];
+    clearerr(stream);
     errno = 0;
-    bool good = !ferror(writer->stream) && fflush(writer->stream) == 0;
+    const bool good = fwrite(zeros, 1, sizeof(zeros), stream) == sizeof(zeros);
+    return good && fflush(stream) == 0 ? 0 : errno;
+}
+
+bool file_writer_commit(struct file_writer *writer, struct err *err) {
+    const bool has_failed = ferror(writer->stream) != 0;
+    errno = 0;
+    bool good = !has_failed && fflush(writer->stream) == 0;
     if (good && writer->temporary_path != NULL)
         good = fsync(fileno(writer->stream)) == 0 || errno == EINVAL || errno == ENOTSUP;
     int cause = errno;
+    if (has_failed && writer->temporary_path != NULL)
+        cause = ask_again(writer->stream);
     if (fclose(writer->stream) != 0 && good) {
         good = false;
         cause = errno;

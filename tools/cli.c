@@ -4,6 +4,7 @@
 #include "tools/cli.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -371,6 +372,7 @@ int cli_main(const struct cli_tool *tool, int argc, char **argv) {
     const bool has_commands = tool->commands[0]->name != NULL;
     const bool wants_help = has_word(argc, argv, "--help", "-h");
     bool good = true;
+    signal(SIGXFSZ, SIG_IGN); /* a file beyond the limit: the write fails and is told */
     if (!has_commands) {
         command = tool->commands[0];
     } else if (argc > 1 && argv[1][0] != '-') {

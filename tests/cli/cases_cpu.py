@@ -451,6 +451,11 @@ def check_full_disk(lab):
                               stdout=full, stderr=subprocess.PIPE)
     assert done.returncode == 4, done.returncode
     assert b"standard output" in done.stderr, done.stderr
+    # A file larger than the user may write: told like a full disk, and nothing is left.
+    done = subprocess.run(["sh", "-c", "ulimit -f 1; exec \"$0\" sample limited --count 1 -q",
+                           lab.tools["unetrun"]], cwd=lab.path, stderr=subprocess.PIPE)
+    assert done.returncode == 4, done.returncode
+    assert b"limited/images/00.png" in done.stderr, done.stderr
 
 
 CHECKS = [check_default_output, check_dump_all, check_explain, check_certificate, check_arena_svg,

@@ -7,10 +7,12 @@
 #include <stddef.h>
 #include <math.h>
 #include <stdint.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <dirent.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -373,8 +375,24 @@ static void test_file_failures(void **state) {
     assert_non_null(strstr(err.text, "No space left on device"));
     assert_true(file_exists("/dev/full"));
 
-    /* The target becomes a directory while the file is written: the rename fails. */
+    /* A file that becomes larger than allowed before it is committed. */
     struct file_writer writer;
+    struct rlimit old, limit;
+    void (*const handler)(int) = signal(SIGXFSZ, SIG_IGN);
+    getrlimit(RLIMIT_FSIZE, &old);
+    limit = (struct rlimit){.rlim_cur = 1000, .rlim_max = old.rlim_max};
+    assert_true(file_writer_open(&writer, in_directory("large"), &err));
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+    for (int i = 0; i < 100000; i++)
+        fputs("content", writer.stream);
+    const bool is_written = file_writer_commit(&writer, &err);
+    setrlimit(RLIMIT_FSIZE, &old);
+    signal(SIGXFSZ, handler);
+    assert_false(is_written);
+    assert_non_null(strstr(err.text, "large: cannot write: File too large"));
+    assert_int_equal(count_and_remove(directory), 0);
+
+    /* The target becomes a directory while the file is written: the rename fails. */
     const char *path = in_directory("target");
     assert_true(file_writer_open(&writer, path, &err));
     fputs("content", writer.stream);
