@@ -54,7 +54,14 @@ static bool read_preferred(struct picker *picker) {
     picker->is_preferring = name != NULL && name[0] != '\0';
     if (!picker->is_preferring || plan_method_find(name, strlen(name), &picker->preferred))
         return true;
-    return err_set(picker->err, ERR_USAGE, "UNET_PREFER: there is no method \"%s\"", name);
+    char list[128] = "";
+    for (int kind = 0; kind < PLAN_METHOD_KIND_COUNT; kind++) {
+        const size_t used = strlen(list);
+        snprintf(list + used, sizeof(list) - used, "%s%s", kind > 0 ? ", " : "",
+                 plan_method_name((enum plan_method_kind)kind));
+    }
+    err_set(picker->err, ERR_USAGE, "UNET_PREFER: there is no method \"%s\"", name);
+    return err_hint(picker->err, "UNET_PREFER is one of %s, or not set", list);
 }
 
 static bool pick_preferred(const struct picker *picker, const struct plan_choice *choice,

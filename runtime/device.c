@@ -147,11 +147,24 @@ static const struct unet_device_info *by_backend(const struct device_list *list,
     return found;
 }
 
+/* How many digits of a uuid a text gives from its start, in any case, with dashes or without as
+   other programs print it; 0: it is of another one. */
+static size_t uuid_digits(const char *uuid, const char *text) {
+    size_t digits = 0;
+    for (; *text != '\0'; text++) {
+        if (*text == '-' && digits > 0)
+            continue;
+        if (uuid[digits] == '\0' || tolower((unsigned char)*text) != uuid[digits])
+            return 0;
+        digits++;
+    }
+    return digits;
+}
+
 /* The device whose uuid starts so. */
 static const struct unet_device_info *by_uuid(const struct device_list *list, const char *start) {
-    const size_t length = strlen(start);
-    for (size_t i = 0; length >= UUID_DIGITS && i < list->count; i++) {
-        if (strncmp(list->devices[i].uuid, start, length) == 0)
+    for (size_t i = 0; i < list->count; i++) {
+        if (uuid_digits(list->devices[i].uuid, start) >= UUID_DIGITS)
             return &list->devices[i];
     }
     return NULL;

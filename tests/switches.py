@@ -58,7 +58,10 @@ def check_refusals():
     for name, words in {"UNET_DISABLE": ["winograd", "matrix"], "UNET_CPU": ["plain", "avx2"],
                         "UNET_CPU_CONV": ["direct", "winograd"], "UNET_STAGING": ["0", "1"],
                         "UNET_KNOWN_BAD": ["on", "off"], "UNET_PIPELINE_CACHE": ["on", "off"],
-                        "UNET_WEIGHT_CACHE": ["on", "off"]}.items():
+                        "UNET_WEIGHT_CACHE": ["on", "off"], "UNET_DEVICE_WAIT": ["seconds"],
+                        "UNET_PREFER": ["direct", "winograd2", "matrix"],
+                        "UNET_DEVICE_TIMEOUT": ["seconds"],
+                        "UNET_SUBMISSION": ["milliseconds"]}.items():
         env = {**os.environ, "UNET_DEVICE": "cpu", name: "mistake"}
         run = subprocess.run([UNETRUN, "selftest", "-q"], capture_output=True, text=True, env=env)
         assert run.returncode == 2, "%s: exit status %d" % (name, run.returncode)

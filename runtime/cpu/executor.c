@@ -102,7 +102,11 @@ static bool allocate_chunks(struct cpu_exec *cpu, struct err *err) {
                     "other blocks",
                     exec_chunk_name(chunks, i, name), (unsigned long long)size_bytes,
                     (unsigned long long)there, (unsigned long long)total);
-            return err_hint(err, "compile the model with a smaller batch, tile or width");
+            return err_hint(err,
+                            "unetc MODEL.yaml --memory %lluMiB -o FILE.plan makes a plan that "
+                            "fits, with a smaller tile (--fit batch: a smaller batch; "
+                            "--fit-program infer: for segmenting only)",
+                            (unsigned long long)(there / 8 * 7 >> 20));
         }
         total += size_bytes;
         if (size_bytes > 0 && !allocate_chunk(cpu, i, size_bytes, err))

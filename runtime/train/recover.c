@@ -52,10 +52,8 @@ void recover_note_kept(struct recover *recover, const struct unet_checkpoint_inf
 /* ---- the device ---- */
 
 static double wait_seconds(void) {
-    const char *text = getenv("UNET_DEVICE_WAIT");
-    char *end = NULL;
-    const double seconds = text != NULL ? strtod(text, &end) : WAIT_SECONDS;
-    return end != text && seconds >= 0 ? seconds : WAIT_SECONDS;
+    const char *text = getenv("UNET_DEVICE_WAIT"); /* was looked at when the device was opened */
+    return text != NULL && text[0] != '\0' ? strtod(text, NULL) : WAIT_SECONDS;
 }
 
 /* Adds to the text of an error, which stays what it is. */

@@ -4,6 +4,7 @@
  * choice of a device, the pipeline cache, profiles. Every test ends with no message from the
  * validation layer when UNET_VALIDATION=1 is set.
  */
+#include <ctype.h>
 #include <dirent.h>
 #include <stdio.h>
 #include <unistd.h>
@@ -230,6 +231,25 @@ static bool open_named(const char *select, struct unet_device **out) {
     return unet_device_open(&(struct unet_device_options){.select = select}, out, &err);
 }
 
+/* The whole uuid, its first digits, and as other programs print it. */
+static void open_by_uuid(const char *uuid) {
+    struct unet_device *device;
+    char text[64], dashed[64];
+    snprintf(text, sizeof(text), "%.8s", uuid);
+    snprintf(dashed, sizeof(dashed), "%.8s-%.4s-%.4s-%.4s-%s", uuid, uuid + 8, uuid + 12, uuid + 16,
+             uuid + 20);
+    for (char *c = dashed; *c != '\0'; c++)
+        *c = (char)toupper((unsigned char)*c);
+    const char *const forms[] = {uuid, text, dashed};
+    for (size_t i = 0; i < ARRAY_LEN(forms); i++) {
+        must(open_named(forms[i], &device));
+        assert_int_equal(strncmp(unet_device_get_info(device)->uuid, uuid, 8), 0);
+        close_device(device);
+    }
+    dashed[35] = dashed[35] == '1' ? '2' : '1';
+    must_fail(open_named(dashed, &device), ERR_DEVICE, "there is none");
+}
+
 static void test_devices(void **state) {
     (void)state;
     struct unet_device_info *devices;
@@ -250,6 +270,8 @@ static void test_devices(void **state) {
             close_device(device);
             must(open_named(devices[i].name, &device));
             close_device(device);
+            if (devices[i].uuid[0] != '\0')
+                open_by_uuid(devices[i].uuid);
         }
     }
     free(devices);
