@@ -1,5 +1,5 @@
 /*
- * ops.c: the table of operations, made from ops.def, and the checks their shape rules share.
+ * ops.c: the table of operations, made from ops.def, and what their files share (op_common.h).
  */
 #include "compiler/op/op_common.h"
 
@@ -65,6 +65,23 @@ bool op_check_shape(const struct node *node, int input, const char *what, struct
                     expected.n, expected.c, expected.h, expected.w);
 }
 
+bool op_check_slope(const struct node *node, struct err *err) {
+    return node->attr.slope >= 0 ||
+           op_error(err, node, "slope %g must not be negative", (double)node->attr.slope);
+}
+
+bool op_check_bias(const struct node *node, int32_t channels, struct err *err) {
+    return !op_input(node, 2) ||
+           op_check_shape(node, 2, "the bias", (struct shape){1, channels, 1, 1}, err);
+}
+
+bool op_check_mask(const struct node *node, struct shape dx, struct err *err) {
+    if (node->attr.act != (op_input(node, 2) != NULL)) {
+        return op_error(err, node, "a mask and the attribute act go together");
+    }
+    return !op_input(node, 2) || op_check_shape(node, 2, "the mask", dx, err);
+}
+
 bool op_set_output(struct node *node, int i, int64_t n, int64_t c, int64_t h, int64_t w,
                    struct err *err) {
     const int64_t sizes[] = {n, c, h, w};
@@ -88,6 +105,35 @@ bool op_set_output(struct node *node, int i, int64_t n, int64_t c, int64_t h, in
         (struct shape){.n = (int32_t)n, .c = (int32_t)c, .h = (int32_t)h, .w = (int32_t)w};
     node->outputs[i]->type = PLAN_TYPE_F32;
     return true;
+}
+
+void op_grad_sum(struct autodiff *ad, struct node *node, struct value *dy, enum op_kind wgrad,
+                 enum op_kind dgrad) {
+    struct value *x = node->inputs[0], *w = node->inputs[1], *bias = op_input(node, 2);
+    struct value *dz = dy; /* towards the sum, before the activation */
+    struct attr attr = node->attr;
+    if (attr.act) {
+        struct value *inputs[] = {node->outputs[0], dz};
+        dz = autodiff_node(ad, OP_ACT_GRAD, node, inputs, 2, &(struct attr){.slope = attr.slope});
+    }
+    attr.act = false;
+    attr.slope = 0;
+    attr.recompute = false;
+    /* The gradient towards the data comes last: by then nobody else reads x, and the gradient may
+       take over its memory (inplace.c). */
+    if (autodiff_needs(ad, w)) {
+        attr.shape = w->shape;
+        struct value *inputs[] = {x, dz};
+        autodiff_add(ad, w, autodiff_node(ad, wgrad, node, inputs, 2, &attr));
+    }
+    if (bias && autodiff_needs(ad, bias)) {
+        autodiff_add(ad, bias, autodiff_node(ad, OP_BIAS_GRAD, node, &dz, 1, &(struct attr){0}));
+    }
+    if (autodiff_needs(ad, x)) {
+        attr.shape = x->shape;
+        struct value *inputs[] = {dz, w};
+        autodiff_add(ad, x, autodiff_node(ad, dgrad, node, inputs, 2, &attr));
+    }
 }
 
 bool op_is_window(const struct value *part, const struct value *whole, int channel) {

@@ -5,19 +5,12 @@
  */
 #include "compiler/op/op_common.h"
 
-static bool check_slope(const struct node *node, struct err *err) {
-    if (!(node->attr.slope >= 0)) {
-        return op_error(err, node, "slope %g must not be negative", (double)node->attr.slope);
-    }
-    return true;
-}
-
 static uint64_t act_flops(const struct node *node) {
     return shape_elements(node->outputs[0]->shape);
 }
 
 static bool act_shape(struct node *node, struct err *err) {
-    if (!op_check(node, 1, 1, 1, -1, err) || !check_slope(node, err)) {
+    if (!op_check(node, 1, 1, 1, -1, err) || !op_check_slope(node, err)) {
         return false;
     }
     struct shape x = node->inputs[0]->shape;
@@ -65,7 +58,7 @@ const struct op_info op_act = {
 /* y, dy -> dx */
 
 static bool act_grad_shape(struct node *node, struct err *err) {
-    if (!op_check(node, 2, 2, 1, -1, err) || !check_slope(node, err)) {
+    if (!op_check(node, 2, 2, 1, -1, err) || !op_check_slope(node, err)) {
         return false;
     }
     struct shape y = node->inputs[0]->shape;

@@ -28,10 +28,7 @@ static bool check_attr(const struct node *node, struct err *err) {
                         "padding %d, %d must be between 0 and dilation * (kernel - 1) = %lld, %lld",
                         a->pad_h, a->pad_w, (long long)max_h, (long long)max_w);
     }
-    if (a->act && !(a->slope >= 0)) {
-        return op_error(err, node, "slope %g must not be negative", (double)a->slope);
-    }
-    return true;
+    return !a->act || op_check_slope(node, err);
 }
 
 /* The sizes of y for an input x and weights w fit together; y as 64-bit sizes, which may be < 1. */
@@ -99,39 +96,11 @@ static bool conv_shape(struct node *node, struct err *err) {
     if (!check_weights(node, x, w, &h_out, &w_out, err)) {
         return false;
     }
-    if (op_input(node, 2) &&
-        !op_check_shape(node, 2, "the bias", (struct shape){1, w.n, 1, 1}, err)) {
-        return false;
-    }
-    return op_set_output(node, 0, x.n, w.n, h_out, w_out, err);
+    return op_check_bias(node, w.n, err) && op_set_output(node, 0, x.n, w.n, h_out, w_out, err);
 }
 
 static void conv_grad(struct autodiff *ad, struct node *node, struct value *const *dy) {
-    struct value *x = node->inputs[0], *w = node->inputs[1], *bias = op_input(node, 2);
-    struct value *dz = dy[0];
-    struct attr attr = node->attr;
-    if (attr.act) {
-        struct value *inputs[] = {node->outputs[0], dz};
-        dz = autodiff_node(ad, OP_ACT_GRAD, node, inputs, 2, &(struct attr){.slope = attr.slope});
-    }
-    attr.act = false;
-    attr.slope = 0;
-    attr.recompute = false;
-    /* The gradient towards the data comes last: by then nobody else reads x, and the gradient may
-       take over its memory (inplace.c). */
-    if (autodiff_needs(ad, w)) {
-        attr.shape = w->shape;
-        struct value *inputs[] = {x, dz};
-        autodiff_add(ad, w, autodiff_node(ad, OP_CONV_WGRAD, node, inputs, 2, &attr));
-    }
-    if (bias && autodiff_needs(ad, bias)) {
-        autodiff_add(ad, bias, autodiff_node(ad, OP_BIAS_GRAD, node, &dz, 1, &(struct attr){0}));
-    }
-    if (autodiff_needs(ad, x)) {
-        attr.shape = x->shape;
-        struct value *inputs[] = {dz, w};
-        autodiff_add(ad, x, autodiff_node(ad, OP_CONV_DGRAD, node, inputs, 2, &attr));
-    }
+    op_grad_sum(ad, node, dy[0], OP_CONV_WGRAD, OP_CONV_DGRAD);
 }
 
 /* y += weight * x, displaced. */
@@ -303,13 +272,7 @@ static bool dgrad_shape(struct node *node, struct err *err) {
         return false;
     }
     struct shape dx = node->attr.shape;
-    if (!check_dy(node, 0, dx, node->inputs[1]->shape, err)) {
-        return false;
-    }
-    if (node->attr.act != (op_input(node, 2) != NULL)) {
-        return op_error(err, node, "a mask and the attribute act go together");
-    }
-    if (op_input(node, 2) && !op_check_shape(node, 2, "the mask", dx, err)) {
+    if (!check_dy(node, 0, dx, node->inputs[1]->shape, err) || !op_check_mask(node, dx, err)) {
         return false;
     }
     const struct attr *a = &node->attr;

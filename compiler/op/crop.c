@@ -45,25 +45,31 @@ static void crop_reference(const struct node *node, double *const *in, double *c
     }
 }
 
+/* As many pixels as part has, from the first row and column of src and of dst on. */
+static struct copy_region_params region(const struct value *src, const struct value *dst,
+                                        struct shape part) {
+    return (struct copy_region_params){
+        .n = part.n,
+        .c = part.c,
+        .h = part.h,
+        .w = part.w,
+        .src_h = src->shape.h,
+        .src_w = src->shape.w,
+        .src_stride_n = lower_stride_n(src),
+        .dst_h = dst->shape.h,
+        .dst_w = dst->shape.w,
+        .dst_stride_n = lower_stride_n(dst),
+    };
+}
+
 static void crop_lower(struct lower *lower, const struct node *node) {
     const struct value *x = node->inputs[0], *y = node->outputs[0];
     if (lower_same_memory(x, y)) {
         return;
     }
-    struct copy_region_params params = {
-        .n = y->shape.n,
-        .c = y->shape.c,
-        .h = y->shape.h,
-        .w = y->shape.w,
-        .src_h = x->shape.h,
-        .src_w = x->shape.w,
-        .src_top = node->attr.top,
-        .src_left = node->attr.left,
-        .src_stride_n = lower_stride_n(x),
-        .dst_h = y->shape.h,
-        .dst_w = y->shape.w,
-        .dst_stride_n = lower_stride_n(y),
-    };
+    struct copy_region_params params = region(x, y, y->shape);
+    params.src_top = node->attr.top;
+    params.src_left = node->attr.left;
     uint32_t tensors[] = {lower_tensor(lower, x), lower_tensor(lower, y)};
     lower_record(lower, node, "forward", KERNEL_ID_copy_region, &params, tensors, 0);
 }
@@ -138,18 +144,7 @@ static void lower_embed(struct lower *lower, const struct node *node, const stru
 
 static void lower_copy_whole(struct lower *lower, const struct node *node, const struct value *acc,
                              const struct value *dx) {
-    struct copy_region_params params = {
-        .n = dx->shape.n,
-        .c = dx->shape.c,
-        .h = dx->shape.h,
-        .w = dx->shape.w,
-        .src_h = dx->shape.h,
-        .src_w = dx->shape.w,
-        .src_stride_n = lower_stride_n(acc),
-        .dst_h = dx->shape.h,
-        .dst_w = dx->shape.w,
-        .dst_stride_n = lower_stride_n(dx),
-    };
+    struct copy_region_params params = region(acc, dx, dx->shape);
     uint32_t tensors[] = {lower_tensor(lower, acc), lower_tensor(lower, dx)};
     lower_record(lower, node, "data gradient copy", KERNEL_ID_copy_region, &params, tensors, 0);
 }
@@ -163,20 +158,9 @@ static void crop_grad_lower(struct lower *lower, const struct node *node) {
     if (!lower_same_memory(acc, dx)) {
         lower_copy_whole(lower, node, acc, dx);
     }
-    struct copy_region_params params = {
-        .n = dy->shape.n,
-        .c = dy->shape.c,
-        .h = dy->shape.h,
-        .w = dy->shape.w,
-        .src_h = dy->shape.h,
-        .src_w = dy->shape.w,
-        .src_stride_n = lower_stride_n(dy),
-        .dst_h = dx->shape.h,
-        .dst_w = dx->shape.w,
-        .dst_top = node->attr.top,
-        .dst_left = node->attr.left,
-        .dst_stride_n = lower_stride_n(dx),
-    };
+    struct copy_region_params params = region(dy, dx, dy->shape);
+    params.dst_top = node->attr.top;
+    params.dst_left = node->attr.left;
     uint32_t tensors[] = {lower_tensor(lower, dy), lower_tensor(lower, dx)};
     lower_record(lower, node, "data gradient", KERNEL_ID_add_region, &params, tensors,
                  crop_grad_flops(node));

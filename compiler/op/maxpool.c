@@ -6,8 +6,8 @@
  */
 #include "compiler/op/op_common.h"
 
-static bool pooled_size(const struct node *node, struct shape x, int64_t *h, int64_t *w,
-                        struct err *err) {
+static bool pooled_shape(const struct node *node, struct shape x, struct shape *y,
+                         struct err *err) {
     const struct attr *a = &node->attr;
     if (a->kh < 1 || a->stride < 1 || a->dilation < 1) {
         return op_error(err, node, "kernel %d, stride %d and dilation %d must be at least 1", a->kh,
@@ -18,8 +18,8 @@ static bool pooled_size(const struct node *node, struct shape x, int64_t *h, int
         return op_error(err, node, "the input of %dx%d pixels is smaller than the window", x.h,
                         x.w);
     }
-    *h = (x.h - reach) / a->stride + 1;
-    *w = (x.w - reach) / a->stride + 1;
+    int64_t h = (x.h - reach) / a->stride + 1, w = (x.w - reach) / a->stride + 1;
+    *y = (struct shape){x.n, x.c, (int32_t)h, (int32_t)w};
     return true;
 }
 
@@ -43,9 +43,9 @@ static bool maxpool_shape(struct node *node, struct err *err) {
     if (!op_check(node, 1, 1, 1, -1, err)) {
         return false;
     }
-    struct shape x = node->inputs[0]->shape;
-    int64_t h, w;
-    return pooled_size(node, x, &h, &w, err) && op_set_output(node, 0, x.n, x.c, h, w, err);
+    struct shape y;
+    return pooled_shape(node, node->inputs[0]->shape, &y, err) &&
+           op_set_output(node, 0, y.n, y.c, y.h, y.w, err);
 }
 
 static void maxpool_grad(struct autodiff *ad, struct node *node, struct value *const *dy) {
@@ -110,13 +110,8 @@ static bool maxpool_grad_shape(struct node *node, struct err *err) {
     if (!op_check(node, 2, 2, 1, -1, err)) {
         return false;
     }
-    struct shape x = node->inputs[0]->shape;
-    int64_t h, w;
-    if (!pooled_size(node, x, &h, &w, err)) {
-        return false;
-    }
-    struct shape y = {x.n, x.c, (int32_t)h, (int32_t)w};
-    return op_check_shape(node, 1, "the gradient", y, err) &&
+    struct shape x = node->inputs[0]->shape, y;
+    return pooled_shape(node, x, &y, err) && op_check_shape(node, 1, "the gradient", y, err) &&
            op_set_output(node, 0, x.n, x.c, x.h, x.w, err);
 }
 
@@ -185,12 +180,7 @@ static bool is_index_shape(const struct node *node, struct shape x, struct shape
         return op_error(err, node, "kernel %d, stride %d, dilation %d must be 2, 2, 1", a->kh,
                         a->stride, a->dilation);
     }
-    int64_t h, w;
-    if (!pooled_size(node, x, &h, &w, err)) {
-        return false;
-    }
-    *y = (struct shape){x.n, x.c, (int32_t)h, (int32_t)w};
-    return true;
+    return pooled_shape(node, x, y, err);
 }
 
 static bool maxpool_index_shape(struct node *node, struct err *err) {

@@ -1,6 +1,7 @@
 /*
  * op_common.h: what the files of compiler/op/ share: the rows of the table of operations, checks of
- * the shape rules, addressing of the references. Bodies are in compiler/ops.c.
+ * the shape rules, a gradient rule, lowering of sums, addressing of the references. Bodies are in
+ * compiler/ops.c.
  */
 #ifndef UNET_OP_COMMON_H
 #define UNET_OP_COMMON_H
@@ -28,9 +29,23 @@ bool op_check(const struct node *node, int min_inputs, int max_inputs, int n_out
 bool op_check_shape(const struct node *node, int input, const char *what, struct shape expected,
                     struct err *err);
 
+/* That the slope of an activation is not negative. */
+bool op_check_slope(const struct node *node, struct err *err);
+
+/* Input 2 of op_conv and op_upconv, if there is one: the bias, a number per output channel. */
+bool op_check_bias(const struct node *node, int32_t channels, struct err *err);
+
+/* Input 2 of their data gradients: the mask, of dx's shape; there exactly when attr.act is set. */
+bool op_check_mask(const struct node *node, struct shape dx, struct err *err);
+
 /* Sets shape and type (32-bit float) of output i; each size at least 1, less than 2^31 elements. */
 bool op_set_output(struct node *node, int i, int64_t n, int64_t c, int64_t h, int64_t w,
                    struct err *err);
+
+/* The gradient rule of op_conv and op_upconv, whose gradients towards weights and data are the
+   operations wgrad and dgrad (ops.def). */
+void op_grad_sum(struct autodiff *ad, struct node *node, struct value *dy, enum op_kind wgrad,
+                 enum op_kind dgrad);
 
 /* True when part is the channels from `channel` on of whole, in the same memory. */
 bool op_is_window(const struct value *part, const struct value *whole, int channel);

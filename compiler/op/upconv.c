@@ -11,8 +11,8 @@ static bool check_weights(const struct node *node, struct shape x, struct shape 
     if (k < 1) {
         return op_error(err, node, "kernel %d must be at least 1", k);
     }
-    if (node->attr.act && !(node->attr.slope >= 0)) {
-        return op_error(err, node, "slope %g must not be negative", (double)node->attr.slope);
+    if (node->attr.act && !op_check_slope(node, err)) {
+        return false;
     }
     if (w.h != k || w.w != k) {
         return op_error(err, node, "the weight has %dx%d taps, the kernel is %dx%d", w.h, w.w, k,
@@ -39,39 +39,12 @@ static bool upconv_shape(struct node *node, struct err *err) {
     if (!check_weights(node, x, w, err)) {
         return false;
     }
-    if (op_input(node, 2) &&
-        !op_check_shape(node, 2, "the bias", (struct shape){1, w.c, 1, 1}, err)) {
-        return false;
-    }
     int64_t k = node->attr.kh;
-    return op_set_output(node, 0, x.n, w.c, x.h * k, x.w * k, err);
+    return op_check_bias(node, w.c, err) && op_set_output(node, 0, x.n, w.c, x.h * k, x.w * k, err);
 }
 
 static void upconv_grad(struct autodiff *ad, struct node *node, struct value *const *dy) {
-    struct value *x = node->inputs[0], *w = node->inputs[1], *bias = op_input(node, 2);
-    struct value *dz = dy[0];
-    struct attr attr = node->attr;
-    if (attr.act) {
-        struct value *inputs[] = {node->outputs[0], dz};
-        dz = autodiff_node(ad, OP_ACT_GRAD, node, inputs, 2, &(struct attr){.slope = attr.slope});
-    }
-    attr.act = false;
-    attr.slope = 0;
-    attr.recompute = false;
-    /* The gradient towards the data comes last, as in conv.c. */
-    if (autodiff_needs(ad, w)) {
-        struct attr weights = attr;
-        weights.shape = w->shape;
-        struct value *inputs[] = {x, dz};
-        autodiff_add(ad, w, autodiff_node(ad, OP_UPCONV_WGRAD, node, inputs, 2, &weights));
-    }
-    if (bias && autodiff_needs(ad, bias)) {
-        autodiff_add(ad, bias, autodiff_node(ad, OP_BIAS_GRAD, node, &dz, 1, &(struct attr){0}));
-    }
-    if (autodiff_needs(ad, x)) {
-        struct value *inputs[] = {dz, w};
-        autodiff_add(ad, x, autodiff_node(ad, OP_UPCONV_DGRAD, node, inputs, 2, &attr));
-    }
+    op_grad_sum(ad, node, dy[0], OP_UPCONV_WGRAD, OP_UPCONV_DGRAD);
 }
 
 static void upconv_reference(const struct node *node, double *const *in, double *const *out,
@@ -158,13 +131,7 @@ static bool dgrad_shape(struct node *node, struct err *err) {
     }
     dx.h = dy.h / k;
     dx.w = dy.w / k;
-    if (node->attr.act != (op_input(node, 2) != NULL)) {
-        return op_error(err, node, "a mask and the attribute act go together");
-    }
-    if (op_input(node, 2) && !op_check_shape(node, 2, "the mask", dx, err)) {
-        return false;
-    }
-    return op_set_output(node, 0, dx.n, dx.c, dx.h, dx.w, err);
+    return op_check_mask(node, dx, err) && op_set_output(node, 0, dx.n, dx.c, dx.h, dx.w, err);
 }
 
 static void dgrad_reference(const struct node *node, double *const *in, double *const *out,
