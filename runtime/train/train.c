@@ -16,6 +16,7 @@
 #include "runtime/data/dataset.h"
 #include "runtime/data/sampler.h"
 #include "runtime/runtime.h"
+#include "runtime/train/begin.h"
 #include "runtime/train/history.h"
 #include "runtime/train/loader.h"
 #include "runtime/train/prepare.h"
@@ -99,87 +100,15 @@ static bool open_session(struct trainer *trainer, struct err *err) {
     return true;
 }
 
-/* New weights, or those of another training. */
-static bool set_weights(struct trainer *trainer, struct err *err) {
-    const char *from = trainer->options->init_from;
-    char *fresh_layer = NULL;
-    if (!unet_session_init_weights(trainer->session, trainer->info.seed, err))
-        return false;
-    if (from == NULL)
-        return true;
-    if (!unet_checkpoint_load_weights(trainer->session, from, &fresh_layer, err))
-        return false;
-    if (fresh_layer != NULL)
-        log_print(LOG_INFO,
-                  "weights from %s; its classes are not the %u of the model, so layer %s starts "
-                  "with new weights",
-                  from, trainer->plan->model.n_classes, fresh_layer);
-    else
-        log_print(LOG_INFO, "weights from %s", from);
-    free(fresh_layer);
-    return true;
-}
-
-static bool start_new(struct trainer *trainer, struct err *err) {
-    const struct unet_train_options *options = trainer->options;
-    struct unet_checkpoint_info *info = &trainer->info;
-    *info = (struct unet_checkpoint_info){.seed = options->seed, .best_score = INFINITY};
-    info->total_steps = options->steps > 0 ? options->steps : trainer->plan->model.default_steps;
-    if (info->total_steps == 0)
-        return err_set(err, ERR_INPUT, "the model does not say how many steps to train") ||
-               err_hint(err, "give the number of steps");
-    return set_weights(trainer, err);
-}
-
-static bool start_resumed(struct trainer *trainer, struct err *err) {
-    const struct unet_train_options *options = trainer->options;
-    struct unet_checkpoint_info *info = &trainer->info;
-    if (!unet_checkpoint_load(trainer->session, options->resume, true, info, err))
-        return false;
-    if (options->seed != 0 && options->seed != info->seed)
-        return err_set(err, ERR_INPUT, "%s: its run has seed %llu, not %llu", options->resume,
-                       (unsigned long long)info->seed, (unsigned long long)options->seed) ||
-               err_hint(err, "leave the seed out: it is taken from the checkpoint");
-    if (options->steps > 0 && options->steps != info->total_steps) {
-        if (schedule_needs_total(&trainer->plan->model))
-            log_print(LOG_WARNING,
-                      "the learning rate now follows a run of %u steps, before it was %u",
-                      options->steps, info->total_steps);
-        info->total_steps = options->steps;
-    }
-    if (info->step >= info->total_steps)
-        return err_set(err, ERR_INPUT, "%s: its run is complete, %u of %u steps are done",
-                       options->resume, info->step, info->total_steps) ||
-               err_hint(err, "to train longer, give a larger number of steps");
-    trainer->saved_path = options->resume;
-    trainer->saved_step = info->step;
-    return true;
-}
-
-/* What "best" means: as asked for, else as the checkpoint has it. */
-static bool choose_score(struct trainer *trainer, struct err *err) {
-    struct unet_checkpoint_info *info = &trainer->info;
-    enum unet_score score = info->best_by;
-    if (trainer->options->best != NULL && !unet_score_find(trainer->options->best, &score, err))
-        return false;
-    if (score == info->best_by)
-        return true;
-    if (!isinf(info->best_score))
-        log_print(LOG_WARNING,
-                  "the best weights were chosen by %s before, by %s from now on: the best so far "
-                  "does not count",
-                  unet_score_name(info->best_by), unet_score_name(score));
-    info->best_by = score;
-    info->best_score = INFINITY;
-    info->best_step = info->idle_validations = 0;
-    return true;
-}
-
 /* Weights, optimiser state, step and seed. */
 static bool set_start(struct trainer *trainer, struct err *err) {
-    const bool resumed = trainer->options->resume != NULL;
-    return (resumed ? start_resumed(trainer, err) : start_new(trainer, err)) &&
-           choose_score(trainer, err);
+    if (!begin_set_state(trainer->session, trainer->plan, trainer->options, &trainer->info, err))
+        return false;
+    if (trainer->options->resume != NULL) {
+        trainer->saved_path = trainer->options->resume;
+        trainer->saved_step = trainer->info.step;
+    }
+    return true;
 }
 
 /* The session with its first weights. Nothing is lost when the device fails here. */
