@@ -1,7 +1,8 @@
 /*
- * fault_layer.c: a Vulkan layer that makes chosen calls fail (fault.h). It knows the entry points
- * that the runtime uses; others go straight to the driver and cannot fail here. The interface
- * between loader and layers is that of vulkan/vk_layer.h.
+ * fault_layer.c: a Vulkan layer that makes chosen calls fail (fault.h): the objects of a program,
+ * and the entry points that stand before the driver's, which ask strike.h for their results. Others
+ * go straight to the driver and cannot fail here. The interface between loader and layers is that
+ * of vulkan/vk_layer.h.
  *
  * Objects are used by one thread at a time, as in the runtime, so nothing here is locked.
  */
@@ -16,6 +17,7 @@
 
 #include "tests/faults/fault.h"
 #include "tests/faults/slow.h"
+#include "tests/faults/strike.h"
 
 #define EXPORT __attribute__((visibility("default")))
 #define MAX_OBJECTS 32 /* instances, devices */
@@ -95,7 +97,7 @@ struct instance {
 
 struct device {
     void *key; /* NULL: a free place */
-    bool lost, hangs;
+    struct strike_state state;
     struct slow slow;
     long live[KIND_COUNT];
     PFN_vkGetDeviceProcAddr get_proc;
@@ -115,130 +117,33 @@ static struct allocation allocations[MAX_ALLOCATIONS];
 static uint64_t allocated_bytes;
 static struct instance instances[MAX_OBJECTS];
 static struct device devices[MAX_OBJECTS];
-static struct fault_setting setting;
-static char setting_name[64];
 static uint64_t memory_limit = UINT64_MAX; /* UNET_FAULT_MEMORY */
-static bool with_report;
-static uint64_t named_calls; /* of the name in the setting */
-static struct fault_report report;
 
-/* ---- what fails ---- */
-
-EXPORT void unet_fault_set(const struct fault_setting *wanted);
-EXPORT struct fault_report unet_fault_get(void);
-
-void unet_fault_set(const struct fault_setting *wanted) {
-    setting = *wanted;
-    if (wanted->name != NULL) {
-        snprintf(setting_name, sizeof(setting_name), "%s", wanted->name);
-        setting.name = setting_name;
-    }
-    named_calls = report.calls = report.hits = 0;
-    report.name = "";
-}
-
-struct fault_report unet_fault_get(void) {
-    struct fault_report copy = report;
-    copy.n_devices = 0;
-    for (int i = 0; i < MAX_OBJECTS; i++)
-        copy.n_devices += devices[i].key != NULL && !devices[i].hangs;
-    return copy;
-}
-
-static void set_pair(struct fault_setting *wanted, const char *key, const char *value) {
-    if (strcmp(key, "call") == 0)
-        wanted->call = strtoull(value, NULL, 10);
-    else if (strcmp(key, "every") == 0)
-        wanted->every = strtoull(value, NULL, 10);
-    else if (strcmp(key, "name") == 0)
-        wanted->name = value;
-    else if (strcmp(key, "report") == 0)
-        with_report = true;
-    else if (strcmp(key, "refusals") == 0)
-        wanted->refusals =
-            strcmp(value, "all") == 0 ? UINT32_MAX : (uint32_t)strtoul(value, NULL, 10);
-    else if (strcmp(key, "error") == 0)
-        wanted->error = strcmp(value, "lost") == 0     ? FAULT_LOST
-                        : strcmp(value, "never") == 0  ? FAULT_NEVER
-                        : strcmp(value, "device") == 0 ? FAULT_DEVICE_MEMORY
-                                                       : FAULT_HOST_MEMORY;
-    else
-        fprintf(stderr, "fault layer: UNET_FAULT: \"%s\" is unknown\n", key);
-}
+/* ---- what is there, and what is left over ---- */
 
 /* Once, when the library is loaded. */
-__attribute__((constructor)) static void read_environment(void) {
-    const char *text = getenv("UNET_FAULT"), *limit = getenv("UNET_FAULT_MEMORY");
+__attribute__((constructor)) static void read_limit(void) {
+    const char *limit = getenv("UNET_FAULT_MEMORY");
     if (limit != NULL)
         memory_limit = strtoull(limit, NULL, 10);
-    struct fault_setting wanted = {.call = 0};
-    report.name = "";
-    if (text == NULL)
-        return;
-    char copy[256];
-    snprintf(copy, sizeof(copy), "%s", text);
-    for (char *rest = copy, *pair; (pair = strtok_r(rest, ",", &rest)) != NULL;) {
-        char *equals = strchr(pair, '=');
-        if (equals != NULL)
-            *equals = '\0';
-        set_pair(&wanted, pair, equals != NULL ? equals + 1 : "");
-    }
-    unet_fault_set(&wanted);
 }
 
-static VkResult result_of(enum fault_error error) {
-    return error == FAULT_LOST            ? VK_ERROR_DEVICE_LOST
-           : error == FAULT_DEVICE_MEMORY ? VK_ERROR_OUT_OF_DEVICE_MEMORY
-                                          : VK_ERROR_OUT_OF_HOST_MEMORY;
-}
+EXPORT struct fault_report unet_fault_get(void);
 
-static bool is_hit(const char *name) {
-    if (setting.name != NULL && strcmp(setting.name, name) != 0)
-        return false;
-    const uint64_t number = ++named_calls;
-    return setting.call > 0 && number >= setting.call &&
-           (number == setting.call ||
-            (setting.every > 0 && (number - setting.call) % setting.every == 0));
-}
-
-/* The result that a call is given instead of its own; VK_SUCCESS: its own. device NULL: a call on
- * an instance. */
-static VkResult strike(struct device *device, const char *name) {
-    report.calls++;
-    if (device != NULL && device->lost)
-        return VK_ERROR_DEVICE_LOST;
-    if (!is_hit(name))
-        return VK_SUCCESS;
-    if (report.hits++ == 0)
-        report.name = name;
-    if (setting.error == FAULT_NEVER) {
-        if (device != NULL)
-            device->hangs = true;
-        return VK_SUCCESS;
-    }
-    if (setting.error != FAULT_LOST)
-        return result_of(setting.error);
-    if (device == NULL) /* there is nothing to lose yet */
-        return VK_ERROR_INITIALIZATION_FAILED;
-    device->lost = true;
-    return VK_ERROR_DEVICE_LOST;
-}
-
-static void leak(long count, const char *what, const char *until) {
-    if (count == 0)
-        return;
-    report.leaks++;
-    fprintf(stderr, "fault layer: leak: %ld of %s left when %s\n", count, what, until);
+struct fault_report unet_fault_get(void) {
+    struct fault_report report = strike_report();
+    for (int i = 0; i < MAX_OBJECTS; i++)
+        report.n_devices += devices[i].key != NULL && !devices[i].state.hangs;
+    return report;
 }
 
 __attribute__((destructor)) static void look_at_end(void) {
     for (int i = 0; i < MAX_OBJECTS; i++) {
-        leak(devices[i].key != NULL && !devices[i].hangs, "device", "the layer was unloaded");
-        leak(instances[i].key != NULL, "instance", "the layer was unloaded");
+        strike_leak(devices[i].key != NULL && !devices[i].state.hangs, "device",
+                    "the layer was unloaded");
+        strike_leak(instances[i].key != NULL, "instance", "the layer was unloaded");
     }
-    if (with_report)
-        fprintf(stderr, "fault layer: %llu calls, %llu faults\n", (unsigned long long)report.calls,
-                (unsigned long long)report.hits);
+    strike_print_report();
 }
 
 /* ---- objects ---- */
@@ -266,7 +171,7 @@ static struct device *device_of(const void *object) {
 
 /* What does not return on a device that gives no answer. */
 static void may_hang(const struct device *device) {
-    while (device->hangs)
+    while (device->state.hangs)
         pause();
 }
 
@@ -276,7 +181,7 @@ static void may_hang(const struct device *device) {
 #define PLAIN(name, parameters, arguments)                                                         \
     static VKAPI_ATTR VkResult VKAPI_CALL fault_##name parameters {                                \
         struct device *device = device_of(object);                                                 \
-        const VkResult result = strike(device, "vk" #name);                                        \
+        const VkResult result = strike_call(&device->state, "vk" #name);                           \
         return result != VK_SUCCESS ? result : device->next.name arguments;                        \
     }
 /* The driver does its work first: what is waited for must be over before anything is destroyed. */
@@ -285,7 +190,7 @@ static void may_hang(const struct device *device) {
         struct device *device = device_of(object);                                                 \
         may_hang(device);                                                                          \
         const VkResult own = device->next.name arguments;                                          \
-        const VkResult result = strike(device, "vk" #name);                                        \
+        const VkResult result = strike_call(&device->state, "vk" #name);                           \
         return result != VK_SUCCESS ? result : own;                                                \
     }
 #define CREATE(name, kind, type)                                                                   \
@@ -294,7 +199,7 @@ static void may_hang(const struct device *device) {
         type *out) {                                                                               \
         struct device *device = device_of(object);                                                 \
         *out = VK_NULL_HANDLE;                                                                     \
-        VkResult result = strike(device, "vkCreate" #name);                                        \
+        VkResult result = strike_call(&device->state, "vkCreate" #name);                           \
         if (result == VK_SUCCESS)                                                                  \
             result = device->next.Create##name(object, info, allocator, out);                      \
         device->live[kind] += result == VK_SUCCESS;                                                \
@@ -350,7 +255,7 @@ WAIT(DeviceWaitIdle, (VkDevice object), (object))
 static VKAPI_ATTR VkResult VKAPI_CALL
 fault_BeginCommandBuffer(VkCommandBuffer object, const VkCommandBufferBeginInfo *info) {
     struct device *device = device_of(object);
-    const VkResult result = strike(device, "vkBeginCommandBuffer");
+    const VkResult result = strike_call(&device->state, "vkBeginCommandBuffer");
     slow_begin(&device->slow, object);
     return result != VK_SUCCESS ? result : device->next.BeginCommandBuffer(object, info);
 }
@@ -374,7 +279,7 @@ static VKAPI_ATTR VkResult VKAPI_CALL fault_QueueSubmit(VkQueue object, uint32_t
                                                         const VkSubmitInfo *submits,
                                                         VkFence fence) {
     struct device *device = device_of(object);
-    const VkResult result = strike(device, "vkQueueSubmit");
+    const VkResult result = strike_call(&device->state, "vkQueueSubmit");
     if (result != VK_SUCCESS)
         return result;
     slow_submit(&device->slow, count, submits, fence);
@@ -387,8 +292,8 @@ static VKAPI_ATTR VkResult VKAPI_CALL fault_WaitForFences(VkDevice object, uint3
                                                           uint64_t timeout) {
     struct device *device = device_of(object);
     const VkResult own = device->next.WaitForFences(object, count, fences, all, timeout);
-    const VkResult result = strike(device, "vkWaitForFences");
-    if (device->hangs)
+    const VkResult result = strike_call(&device->state, "vkWaitForFences");
+    if (device->state.hangs)
         return VK_TIMEOUT; /* at once: the test need not wait for it */
     if (result != VK_SUCCESS || own != VK_SUCCESS)
         return result != VK_SUCCESS ? result : own;
@@ -401,7 +306,7 @@ static VKAPI_ATTR VkResult VKAPI_CALL fault_AllocateMemory(VkDevice object,
                                                            VkDeviceMemory *out) {
     struct device *device = device_of(object);
     *out = VK_NULL_HANDLE;
-    VkResult result = strike(device, "vkAllocateMemory");
+    VkResult result = strike_call(&device->state, "vkAllocateMemory");
     struct allocation *place = allocations;
     while (place->memory != VK_NULL_HANDLE && place + 1 < allocations + MAX_ALLOCATIONS)
         place++;
@@ -436,7 +341,7 @@ static VKAPI_ATTR VkResult VKAPI_CALL fault_CreateComputePipelines(
     const VkAllocationCallbacks *allocator, VkPipeline *out) {
     struct device *device = device_of(object);
     memset(out, 0, count * sizeof(*out));
-    VkResult result = strike(device, "vkCreateComputePipelines");
+    VkResult result = strike_call(&device->state, "vkCreateComputePipelines");
     if (result == VK_SUCCESS)
         result = device->next.CreateComputePipelines(object, cache, count, info, allocator, out);
     for (uint32_t i = 0; i < count; i++)
@@ -451,7 +356,7 @@ static VKAPI_ATTR void VKAPI_CALL fault_DestroyDevice(VkDevice object,
     struct device *device = device_of(object);
     may_hang(device);
     for (int i = 0; i < KIND_COUNT; i++)
-        leak(device->live[i], kind_names[i], "its device was destroyed");
+        strike_leak(device->live[i], kind_names[i], "its device was destroyed");
     device->next.DestroyDevice(object, allocator);
     device->key = NULL;
 }
@@ -479,7 +384,7 @@ static VKAPI_ATTR VkResult VKAPI_CALL fault_CreateInstance(const VkInstanceCreat
         instance++;
     if (link == NULL || instance == instances + MAX_OBJECTS)
         return VK_ERROR_INITIALIZATION_FAILED;
-    VkResult result = strike(NULL, "vkCreateInstance");
+    VkResult result = strike_call(NULL, "vkCreateInstance");
     if (result != VK_SUCCESS)
         return result;
     const PFN_vkGetInstanceProcAddr get_proc = link->u.pLayerInfo->pfnNextGetInstanceProcAddr;
@@ -517,7 +422,7 @@ static VKAPI_ATTR void VKAPI_CALL fault_DestroyInstance(VkInstance object,
 static VKAPI_ATTR VkResult VKAPI_CALL fault_EnumeratePhysicalDevices(VkInstance object,
                                                                      uint32_t *count,
                                                                      VkPhysicalDevice *out) {
-    const VkResult result = strike(NULL, "vkEnumeratePhysicalDevices");
+    const VkResult result = strike_call(NULL, "vkEnumeratePhysicalDevices");
     return result != VK_SUCCESS ? result : instance_of(object)->enumerate(object, count, out);
 }
 
@@ -562,14 +467,6 @@ static VKAPI_ATTR void VKAPI_CALL fault_GetPhysicalDeviceMemoryProperties2(
             budget->heapUsage[i] = allocated_bytes;
         }
     }
-}
-
-static VkResult strike_creation(void) {
-    if (report.hits > 0 && setting.refusals > 0) {
-        setting.refusals -= setting.refusals != UINT32_MAX;
-        return VK_ERROR_INITIALIZATION_FAILED;
-    }
-    return strike(NULL, "vkCreateDevice");
 }
 
 static VKAPI_ATTR VkResult VKAPI_CALL fault_CreateDevice(VkPhysicalDevice physical,
