@@ -333,6 +333,7 @@ struct unet_checkpoint_info {
     double best_score;          /* the best so far; infinite when none */
     uint32_t best_step;         /* steps done when it was reached; 0: none */
     uint32_t idle_validations;  /* validations since then */
+    bool owes_validation;       /* the run was stopped when its last step was to be validated */
 };
 
 /* The choices that a checkpoint was written with (unet_session_choices_text), or NULL: it does not
@@ -370,6 +371,8 @@ struct unet_train_progress {
     bool was_skipped;
     bool has_validation;
     double scores[UNET_SCORE_COUNT]; /* with validation; NaN: undefined or not computed */
+    bool is_owed; /* only the validation of a step that was done before this run (owes_validation);
+                     loss, accuracy, learning_rate and what tells of mixed precision are 0 */
 };
 
 enum unet_train_end {
@@ -381,7 +384,7 @@ enum unet_train_end {
 struct unet_train_result {
     enum unet_train_end end;
     struct unet_checkpoint_info info; /* of last.safetensors, if steps_done > 0 */
-    uint32_t steps_done;              /* by this run */
+    uint32_t steps_done;              /* by this run; 0 with a validation that was owed, too */
 };
 
 struct unet_train_options {

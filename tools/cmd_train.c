@@ -124,21 +124,23 @@ static void show_progress(const struct unet_train_progress *progress, void *user
     struct progress_state *state = user;
     const double seconds = progress->seconds - state->last_seconds;
     if (state->last_step == 0) {
-        state->first_step = progress->step - 1;
+        state->first_step = progress->is_owed ? progress->step : progress->step - 1;
         log_print(LOG_INFO, "training %s on %s", state->model, state->device);
     }
     /* The first step warms up. */
-    if (!progress->has_validation)
+    if (!progress->has_validation && !progress->is_owed)
         state->step_seconds =
             ++state->timed_steps <= 2 ? seconds : 0.9 * state->step_seconds + 0.1 * seconds;
     state->last_seconds = progress->seconds;
     state->last_step = progress->step;
     state->total_steps = progress->total_steps;
-    state->loss_scale = progress->loss_scale;
-    state->skipped = progress->skipped;
+    if (!progress->is_owed) {
+        state->loss_scale = progress->loss_scale;
+        state->skipped = progress->skipped;
+    }
     if (!log_enabled(LOG_INFO))
         return;
-    if (is_due(state, progress) || progress->has_validation)
+    if (!progress->is_owed && (is_due(state, progress) || progress->has_validation))
         print_step(state, progress);
     if (progress->has_validation)
         print_validation(progress);
@@ -173,11 +175,16 @@ static void report_best(const struct train_values *values, const struct unet_tra
 
 /* The command that continues a run: all that a checkpoint does not say. */
 static void report_continuation(const struct train_values *values) {
-    char frames[300] = "", held_out[300] = "", patience[40] = "";
+    char frames[300] = "", held_out[300] = "", patience[40] = "", every[100] = "";
     if (values->frames != NULL)
         snprintf(frames, sizeof(frames), " --frames %s", values->frames);
     if (values->patience > 0)
         snprintf(patience, sizeof(patience), " --patience %u", values->patience);
+    if (values->validate_every > 0)
+        snprintf(every, sizeof(every), " --validate-every %u", values->validate_every);
+    if (values->checkpoint_every > 0)
+        snprintf(every + strlen(every), sizeof(every) - strlen(every), " --checkpoint-every %u",
+                 values->checkpoint_every);
     if (values->val != NULL)
         snprintf(held_out, sizeof(held_out), " --val %s", values->val);
     else if (values->val_frames != NULL)
@@ -186,9 +193,9 @@ static void report_continuation(const struct train_values *values) {
         snprintf(held_out, sizeof(held_out), " --folds %u --fold %u", values->folds, values->fold);
     log_print(LOG_INFO,
               "to continue:\n"
-              "  unetrun train %s --data %s%s --out %s%s%s --resume %s/last.safetensors",
+              "  unetrun train %s --data %s%s --out %s%s%s%s --resume %s/last.safetensors",
               values->common.operands.items[0], values->data, frames, values->out, held_out,
-              patience, values->out);
+              patience, every, values->out);
 }
 
 /* Of plans in mixed precision. */
@@ -203,7 +210,7 @@ static void report_scale(const struct progress_state *state, uint32_t steps) {
 
 static void report_end(const struct train_values *values, const struct unet_train_result *result) {
     const struct unet_checkpoint_info *info = &result->info;
-    if (result->steps_done == 0) {
+    if (result->steps_done == 0 && result->end == UNET_TRAIN_INTERRUPTED) {
         log_print(LOG_INFO, "stopped before the first step; nothing was written but metrics.csv");
         return;
     }

@@ -57,7 +57,7 @@ static bool begin_resumed(struct unet_session *session, const struct plan *plan,
                       options->steps, info->total_steps);
         info->total_steps = options->steps;
     }
-    if (info->step >= info->total_steps)
+    if (info->step >= info->total_steps && !info->owes_validation)
         return err_set(err, ERR_INPUT, "%s: its run is complete, %u of %u steps are done",
                        options->resume, info->step, info->total_steps) ||
                err_hint(err, "to train longer, give a larger number of steps");

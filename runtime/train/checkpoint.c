@@ -46,6 +46,8 @@ static void add_metadata(struct safetensors *file, const struct checkpoint_sourc
     safetensors_add_metadata(file, "best_step", arena_printf(arena, "%" PRIu32, info->best_step));
     safetensors_add_metadata(file, "validations_since_best",
                              arena_printf(arena, "%" PRIu32, info->idle_validations));
+    if (info->owes_validation)
+        safetensors_add_metadata(file, "owes_validation", "1");
     safetensors_add_metadata(file, "model", plan->model.name);
     safetensors_add_metadata(file, "model_hash",
                              arena_printf(arena, "%016" PRIx64, plan->model.hash));
@@ -296,7 +298,7 @@ static bool read_info(struct loader *loader, struct unet_checkpoint_info *info) 
     const char *score = safetensors_metadata(&loader->file, "best_score");
     const char *best_by = safetensors_metadata(&loader->file, "best_metric");
     const char *format = safetensors_metadata(&loader->file, "format");
-    uint64_t step = 0, total_steps = 0, best_step = 0, idle = 0;
+    uint64_t step = 0, total_steps = 0, best_step = 0, idle = 0, owes = 0;
     *info = (struct unet_checkpoint_info){.best_score = INFINITY};
     if (loader->with_state && format == NULL)
         return err_set(loader->err, ERR_INPUT,
@@ -305,7 +307,8 @@ static bool read_info(struct loader *loader, struct unet_checkpoint_info *info) 
         !read_number(loader, "step", UINT32_MAX, &step) ||
         !read_number(loader, "total_steps", UINT32_MAX, &total_steps) ||
         !read_number(loader, "best_step", UINT32_MAX, &best_step) ||
-        !read_number(loader, "validations_since_best", UINT32_MAX, &idle))
+        !read_number(loader, "validations_since_best", UINT32_MAX, &idle) ||
+        !read_number(loader, "owes_validation", 1, &owes))
         return false;
     if (best_by != NULL && !unet_score_find(best_by, &info->best_by, NULL))
         return err_set(loader->err, ERR_INPUT,
@@ -315,6 +318,7 @@ static bool read_info(struct loader *loader, struct unet_checkpoint_info *info) 
     info->total_steps = (uint32_t)total_steps;
     info->best_step = (uint32_t)best_step;
     info->idle_validations = (uint32_t)idle;
+    info->owes_validation = owes == 1;
     char *end = NULL;
     if (score != NULL)
         info->best_score = strtod(score, &end);

@@ -11,6 +11,7 @@
 #include "common/file.h"
 
 #define HEADER_ROOM 400
+#define COLUMNS_BEFORE_SCORES 7
 
 /* Writes the header row, its newline included; returns its length. */
 static size_t make_header(const struct history *history, char header[HEADER_ROOM]) {
@@ -31,6 +32,33 @@ static bool read_row(const char *line, uint32_t *step, struct history_times *tim
                   &times->total_seconds, &times->data_seconds, &times->prepare_seconds) == 7;
 }
 
+static void write_scores(FILE *stream, const struct unet_train_progress *progress) {
+    for (int i = 0; i < UNET_SCORE_COUNT; i++) {
+        fputc(',', stream);
+        if (progress->has_validation && !isnan(progress->scores[i]))
+            fprintf(stream, "%.9g", progress->scores[i]);
+    }
+}
+
+/* Where so many columns of a row end, or the row does. */
+static const char *skip_columns(const char *at, int count) {
+    for (; *at != '\n'; at++) {
+        if (*at == ',' && count-- == 1)
+            break;
+    }
+    return at;
+}
+
+/* A row, its newline included, with other scores. */
+static void write_scored(FILE *to, const char *row, const char *end,
+                         const struct unet_train_progress *progress) {
+    const char *scores = skip_columns(row, COLUMNS_BEFORE_SCORES);
+    const char *rest = skip_columns(scores, 1 + UNET_SCORE_COUNT);
+    fwrite(row, 1, (size_t)(scores - row), to);
+    write_scores(to, progress);
+    fwrite(rest, 1, (size_t)(end - rest), to);
+}
+
 /* Copies the rows up to steps_done; text is the old file, ended by a zero byte. */
 static bool copy_rows(struct history *history, const char *text, uint32_t steps_done, FILE *to,
                       struct err *err) {
@@ -47,7 +75,10 @@ static bool copy_rows(struct history *history, const char *text, uint32_t steps_
         struct history_times times;
         if (!read_row(line, &step, &times) || step > steps_done)
             continue;
-        fwrite(line, 1, (size_t)(end + 1 - line), to);
+        if (history->scored != NULL && step == history->scored->step)
+            write_scored(to, line, end + 1, history->scored);
+        else
+            fwrite(line, 1, (size_t)(end + 1 - line), to);
         history->earlier = times;
     }
     return true;
@@ -106,6 +137,14 @@ bool history_rewind(struct history *history, uint32_t steps_done, struct err *er
     return good;
 }
 
+bool history_set_scores(struct history *history, const struct unet_train_progress *progress,
+                        struct err *err) {
+    history->scored = progress;
+    const bool good = history_rewind(history, progress->step, err);
+    history->scored = NULL;
+    return good;
+}
+
 bool history_add(struct history *history, const struct unet_train_progress *progress,
                  const struct history_times *times, struct err *err) {
     FILE *stream = history->stream;
@@ -115,11 +154,7 @@ bool history_add(struct history *history, const struct unet_train_progress *prog
             earlier->total_seconds + times->total_seconds,
             earlier->data_seconds + times->data_seconds,
             earlier->prepare_seconds + times->prepare_seconds);
-    for (int i = 0; i < UNET_SCORE_COUNT; i++) {
-        fputc(',', stream);
-        if (progress->has_validation && !isnan(progress->scores[i]))
-            fprintf(stream, "%.9g", progress->scores[i]);
-    }
+    write_scores(stream, progress);
     if (history->has_scale)
         fprintf(stream, ",%.9g,%u", progress->loss_scale, progress->skipped);
     fputc('\n', stream);

@@ -31,6 +31,7 @@ struct history {
     char *path;
     bool has_scale;               /* the plan scales the loss */
     struct history_times earlier; /* of the runs that were resumed */
+    const struct unet_train_progress *scored; /* whose row gets scores while the file is copied */
 };
 
 /*
@@ -44,6 +45,9 @@ bool history_add(struct history *history, const struct unet_train_progress *prog
                  const struct history_times *times, struct err *err);
 /* Drops the rows past steps_done, which will be added again; times go on from the rows dropped. */
 bool history_rewind(struct history *history, uint32_t steps_done, struct err *err);
+/* Writes the scores of a validation into the row of progress->step, where there is one. */
+bool history_set_scores(struct history *history, const struct unet_train_progress *progress,
+                        struct err *err);
 void history_close(struct history *history); /* safe on a zeroed one */
 
 #endif

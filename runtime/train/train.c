@@ -361,13 +361,14 @@ static bool keep_best(struct trainer *trainer, const struct validation *validati
            unet_checkpoint_save(trainer->session, trainer->best_path, info, err);
 }
 
-/* Scores the held-out frames. */
+/* Scores the held-out frames. A run that is stopped meanwhile owes it to the one that goes on. */
 static bool validate_step(struct trainer *trainer, struct unet_train_progress *progress,
                           struct validation *validation, struct err *err) {
-    bool finished;
-    if (!validate_frames(trainer->session, &trainer->held_out, trainer->info.best_by, validation,
-                         &finished, err))
+    bool finished = false;
+    if (!unet_train_stop && !validate_frames(trainer->session, &trainer->held_out,
+                                             trainer->info.best_by, validation, &finished, err))
         return false;
+    trainer->info.owes_validation = !finished;
     if (!finished)
         return true;
     progress->has_validation = true;
@@ -391,8 +392,7 @@ static bool train_step(struct trainer *trainer, struct err *err) {
     const bool is_last = done == info->total_steps;
     if (watch_is_due(&trainer->watch, done) && !check_state(trainer, err))
         return false;
-    if (trainer->held_out.n_frames > 0 && !unet_train_stop &&
-        (is_last || done % trainer->validate_every == 0) &&
+    if (trainer->held_out.n_frames > 0 && (is_last || done % trainer->validate_every == 0) &&
         !validate_step(trainer, &progress, &validation, err))
         return false;
     progress.seconds = clock_now_seconds() - trainer->start_seconds;
@@ -412,10 +412,32 @@ static bool train_step(struct trainer *trainer, struct err *err) {
     return true;
 }
 
+/* What a run that was stopped left undone of its last step. */
+static bool pay_validation(struct trainer *trainer, struct err *err) {
+    struct unet_checkpoint_info *info = &trainer->info;
+    struct unet_train_progress progress = {
+        .step = info->step, .total_steps = info->total_steps, .is_owed = true};
+    struct validation validation;
+    if (trainer->held_out.n_frames > 0 && !validate_step(trainer, &progress, &validation, err))
+        return false;
+    if (!progress.has_validation)
+        return true;
+    progress.seconds = clock_now_seconds() - trainer->start_seconds;
+    if (!history_set_scores(&trainer->history, &progress, err))
+        return false;
+    if (trainer->options->progress != NULL)
+        trainer->options->progress(&progress, trainer->options->user);
+    report_validation(&trainer->report, &trainer->plan->model, &validation, info->step);
+    trainer->ended_early = info->step < info->total_steps && is_out_of_patience(trainer);
+    return save_last(trainer, err);
+}
+
 static bool advance(struct trainer *trainer, struct err *err) {
     if (!trainer->recover.has_kept && !check_state(trainer, err))
         return false;
     keep_state(trainer);
+    if (trainer->info.owes_validation && !pay_validation(trainer, err))
+        return false;
     while (trainer->info.step < trainer->info.total_steps && !unet_train_stop &&
            !trainer->ended_early)
         if (!train_step(trainer, err))
@@ -517,6 +539,10 @@ static bool train(struct trainer *trainer, struct err *err) {
     return false;
 }
 
+static bool is_complete(const struct unet_checkpoint_info *info) {
+    return info->step >= info->total_steps && !info->owes_validation;
+}
+
 static void close_trainer(struct trainer *trainer) {
     loader_close(trainer->loader);
     sampler_close(&trainer->sampler);
@@ -540,12 +566,12 @@ bool unet_train(struct unet_device *device, const struct plan *plan,
     struct trainer trainer = {.plan = plan, .options = options, .device = device};
     const bool good = train(&trainer, err);
     if (good && result_out != NULL)
-        *result_out = (struct unet_train_result){
-            .end = trainer.info.step >= trainer.info.total_steps ? UNET_TRAIN_COMPLETE
-                   : trainer.ended_early                         ? UNET_TRAIN_EARLY
-                                                                 : UNET_TRAIN_INTERRUPTED,
-            .info = trainer.info,
-            .steps_done = trainer.info.step - trainer.first_step};
+        *result_out =
+            (struct unet_train_result){.end = is_complete(&trainer.info) ? UNET_TRAIN_COMPLETE
+                                              : trainer.ended_early      ? UNET_TRAIN_EARLY
+                                                                         : UNET_TRAIN_INTERRUPTED,
+                                       .info = trainer.info,
+                                       .steps_done = trainer.info.step - trainer.first_step};
     close_trainer(&trainer);
     if (!good && trainer.made_out_dir)
         rmdir(options->out_dir); /* stays when a file was written */

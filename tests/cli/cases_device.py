@@ -317,9 +317,47 @@ def check_terminate(lab):
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
-    assert "--folds 2 --fold 1 --resume term/last.safetensors" in err.decode(), err
+    assert "--folds 2 --fold 1 --validate-every 100000 --resume term/last.safetensors" in err.decode(), err
     step = int(metadata(lab, "term/last.safetensors")["step"])
     assert step == int(rows(lab, "term/metrics.csv")[-1]["step"]), step
+
+
+def check_interrupted_validation(lab):
+    """A run stopped while it validates owes the scores to the run that goes on, also when the step was
+    its last; in the end files are those of a run that was not stopped."""
+    size = "700x700" if os.environ["UNET_DEVICE"] == "cpu" else "300x300"
+    lab.good("unetrun sample wide --count 1 --size %s --seed 5 -q" % size)
+    train = "unetrun train tiny.plan --data data --val wide --validate-every 1 "
+    owing = {}
+    for attempt in range(20):  # the step itself takes a small part of the time
+        shutil.rmtree(lab.file("owe"), ignore_errors=True)
+        process = lab.start(train + "--seed 4 --out owe --steps 1000")
+        wait_for_rows(lab, "owe/metrics.csv", 2)
+        time.sleep(0.003 * attempt)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=120)
+        assert process.returncode == 0, err
+        assert "--validate-every 1 --resume" in err.decode(), err
+        owing = metadata(lab, "owe/last.safetensors")
+        if "owes_validation" in owing:
+            break
+    assert owing.get("owes_validation") == "1", owing
+    step = int(owing["step"])
+    assert rows(lab, "owe/metrics.csv")[-1]["validation_loss"] == "", "it was validated"
+    for steps in step, step + 2:
+        code, _, err = lab.run(train + "--out owe --steps %d --resume owe/last.safetensors" % steps)
+        assert code == 0, err
+        assert ("validation after step %d:" % step in err) == (steps == step), err
+    lab.good(train + "--seed 4 --out owe-none --steps %d -q" % (step + 2))
+    assert (without_times(rows(lab, "owe/metrics.csv")) ==
+            without_times(rows(lab, "owe-none/metrics.csv")))
+    for name in "last", "best":
+        halves = [lab.read("%s/%s.safetensors" % (out, name)) for out in ("owe", "owe-none")]
+        sizes = [8 + struct.unpack("<Q", half[:8])[0] for half in halves]
+        assert halves[0][sizes[0]:] == halves[1][sizes[1]:], "%s: weights differ" % name
+        first, second = (metadata(lab, "%s/%s.safetensors" % (out, name))
+                         for out in ("owe", "owe-none"))
+        assert {**first, "total_steps": second["total_steps"]} == second, (first, second)
 
 
 def metadata(lab, name):
@@ -916,7 +954,8 @@ def check_example_train_arrays(lab):
 
 
 CHECKS = [check_metrics, check_training_repeats, check_resume, check_accumulated, check_mixed,
-          check_interrupt, check_terminate, check_kill, check_patience, check_collapse_said_once,
+          check_interrupt, check_terminate, check_interrupted_validation, check_kill,
+          check_patience, check_collapse_said_once,
           check_divergence_keeps_checkpoint, check_infer_outputs, check_tiles_equal_whole,
           check_tta, check_probability_picture, check_instances, check_overlays, check_eval,
           check_eval_metrics, check_bench, check_selftest, check_precision, check_tune, check_cpu_device,
