@@ -27,14 +27,22 @@ static char *copy_text(const char *text) {
     return memcpy(allocate(size_bytes), text, size_bytes);
 }
 
+#define MOST_OF_A_STREAM ((size_t)1 << 30) /* of what is no regular file: /dev/zero has no end */
+
 /* Reads to the end, growing: the size a file claims may be wrong (pipes, /proc). */
-static bool read_stream(FILE *stream, size_t expected, uint8_t **data_out, size_t *size_out) {
+static bool read_stream(FILE *stream, size_t expected, size_t most, uint8_t **data_out,
+                        size_t *size_out) {
     size_t capacity = expected + 1, size = 0;
     uint8_t *data = allocate(capacity);
     for (;;) {
         size += fread(data + size, 1, capacity - size, stream);
         if (size < capacity)
             break;
+        if (size > most) {
+            free(data);
+            errno = EFBIG;
+            return false;
+        }
         if (capacity > SIZE_MAX / 2 || (data = realloc(data, capacity * 2)) == NULL) {
             fprintf(stderr, "error: out of memory (reading a file of over %zu bytes)\n", size);
             exit(4);
@@ -65,7 +73,8 @@ bool file_read(const char *path, uint8_t **data_out, size_t *size_out, struct er
     }
     errno = 0;
     good = good &&
-           read_stream(stream, info.st_size > 0 ? (size_t)info.st_size : 4095, data_out, size_out);
+           read_stream(stream, info.st_size > 0 ? (size_t)info.st_size : 4095,
+                       S_ISREG(info.st_mode) ? SIZE_MAX : MOST_OF_A_STREAM, data_out, size_out);
     if (!good)
         err_set(err, ERR_IO, "%s: cannot read: %s", path, strerror(errno));
     fclose(stream);

@@ -151,7 +151,8 @@ static void request_stop(int signal_number) {
     unet_train_stop = 1;
 }
 
-/* The first signal ends the run after its step; a second one ends the process as usual. */
+/* The first signal ends the run after its step; a second one ends the process as usual. A closed
+   terminal (SIGHUP) is a signal too, but for a run that nohup started. */
 static void catch_signals(void) {
     struct sigaction action;
     memset(&action, 0, sizeof(action));
@@ -160,6 +161,9 @@ static void catch_signals(void) {
     sigemptyset(&action.sa_mask);
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
+    struct sigaction before;
+    if (sigaction(SIGHUP, NULL, &before) == 0 && before.sa_handler != SIG_IGN)
+        sigaction(SIGHUP, &action, NULL);
 }
 
 static bool holds_out(const struct train_values *values) {
@@ -324,7 +328,7 @@ const struct cli_command cmd_train = {
         "validation_v_rand.\n"
         "In mixed precision also loss_scale and skipped_updates.\n"
         "Checkpoints are last.safetensors and, with validation data, best.safetensors. Interrupted "
-        "by\nCtrl-C or SIGTERM, the run finishes its step, saves, and can be continued with "
+        "by\nCtrl-C, SIGTERM or SIGHUP, the run finishes its step, saves, and can be continued with "
         "--resume.\ndocs/training.md says more.",
     .operands = "FILE.plan",
     .options = train_options,

@@ -59,16 +59,28 @@ static void write_scored(FILE *to, const char *row, const char *end,
     fwrite(rest, 1, (size_t)(end - rest), to);
 }
 
+/* Why a file has not the header that this run's has. */
+static bool refuse_header(const struct history *history, const char *text, struct err *err) {
+    char header[HEADER_ROOM];
+    const struct history other = {.has_scale = !history->has_scale};
+    const size_t length = make_header(&other, header);
+    if (strncmp(text, header, length) == 0)
+        err_set(err, ERR_INPUT, "%s: is of a run in %s precision, the plan is in %s precision",
+                history->path, other.has_scale ? "mixed" : "single",
+                history->has_scale ? "mixed" : "single");
+    else
+        err_set(err, ERR_INPUT, "%s: is not the metrics of a training run of this version",
+                history->path);
+    return err_hint(err, "move it away, or choose another output directory");
+}
+
 /* Copies the rows up to steps_done; text is the old file, ended by a zero byte. */
 static bool copy_rows(struct history *history, const char *text, uint32_t steps_done, FILE *to,
                       struct err *err) {
     char header[HEADER_ROOM];
     const size_t length = make_header(history, header);
-    if (strncmp(text, header, length) != 0) {
-        err_set(err, ERR_INPUT, "%s: is not the metrics of a training run of this version",
-                history->path);
-        return err_hint(err, "move it away, or choose another output directory");
-    }
+    if (strncmp(text, header, length) != 0)
+        return refuse_header(history, text, err);
     for (const char *line = text + length, *end; (end = strchr(line, '\n')) != NULL;
          line = end + 1) {
         uint32_t step;

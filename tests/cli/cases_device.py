@@ -284,6 +284,10 @@ def check_mixed(lab):
     assert b'"optimiser.loss_scale"' in lab.read("mixed/last.safetensors")[:8000]
     lab.good("unetrun infer mixed.plan --weights mixed/last.safetensors --out mixed-out odd.png -q")
     assert "loss_scale" not in rows(lab, "run/metrics.csv")[0], "of single precision"
+    code, _, err = lab.run("unetrun train tiny.plan --data data --out mixed --steps 6 -q "
+                           "--resume mixed/last.safetensors")
+    assert code == 1, err
+    assert "is of a run in mixed precision, the plan is in single precision" in err, err
 
 
 def wait_for_rows(lab, path, count):
@@ -310,13 +314,17 @@ def check_interrupt(lab):
 
 
 def check_terminate(lab):
-    """SIGTERM likewise, as batch systems send it, also when a fold is held out."""
-    process = lab.start("unetrun train tiny.plan --data data --out term --steps 100000 "
-                        "--folds 2 --fold 1 --validate-every 100000")
-    wait_for_rows(lab, "term/metrics.csv", 3)
-    process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err
+    """SIGTERM likewise, as batch systems send it, also when a fold is held out, and SIGHUP, as a
+    terminal that is closed does."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # programs started with nohup hand it on, ignored
+    for number in signal.SIGHUP, signal.SIGTERM:
+        shutil.rmtree(lab.file("term"), ignore_errors=True)
+        process = lab.start("unetrun train tiny.plan --data data --out term --steps 100000 "
+                            "--folds 2 --fold 1 --validate-every 100000")
+        wait_for_rows(lab, "term/metrics.csv", 3)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=120)
+        assert process.returncode == 0, err
     assert "--folds 2 --fold 1 --validate-every 100000 --resume term/last.safetensors" in err.decode(), err
     step = int(metadata(lab, "term/last.safetensors")["step"])
     assert step == int(rows(lab, "term/metrics.csv")[-1]["step"]), step

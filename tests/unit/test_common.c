@@ -375,6 +375,11 @@ static void test_file_failures(void **state) {
     assert_non_null(strstr(err.text, "No space left on device"));
     assert_true(file_exists("/dev/full"));
 
+    /* What has no end. */
+    assert_false(file_read("/dev/zero", &data, &size_bytes, &err));
+    assert_int_equal(err.code, ERR_IO);
+    assert_string_equal(err.text, "/dev/zero: cannot read: File too large");
+
     /* A file that becomes larger than allowed before it is committed. */
     struct file_writer writer;
     struct rlimit old, limit;
