@@ -69,4 +69,10 @@ void bench_check_param(struct bench *bench, struct value *param, int state, enum
  * rounded to half precision. */
 void bench_run(struct bench *bench, struct unet_device *device);
 
+/* Unless NULL, bench_run makes and verifies the plan, then calls this instead of running and
+   comparing anything; n_records are those of the bench. For programs that put the same cases to
+   another test. */
+extern void (*bench_instead)(struct unet_device *device, const struct plan *plan,
+                             uint32_t n_records[PLAN_METHOD_KIND_COUNT]);
+
 #endif
