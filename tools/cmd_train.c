@@ -328,7 +328,8 @@ const struct cli_command cmd_train = {
         "validation_v_rand.\n"
         "In mixed precision also loss_scale and skipped_updates.\n"
         "Checkpoints are last.safetensors and, with validation data, best.safetensors. Interrupted "
-        "by\nCtrl-C, SIGTERM or SIGHUP, the run finishes its step, saves, and can be continued with "
+        "by\nCtrl-C, SIGTERM or SIGHUP, the run finishes its step, saves, and can be continued "
+        "with "
         "--resume.\ndocs/training.md says more.",
     .operands = "FILE.plan",
     .options = train_options,
