@@ -3,6 +3,7 @@
  * devices --target" writes them, and those that are built in, which are such files
  * (compiler/targets/).
  */
+#include <ctype.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -57,9 +58,19 @@ static void read_number(struct reading *reading, const struct plan_limits_field 
                plan_limits_describe(field, takes, sizeof(takes)));
 }
 
+/* Terminals obey control characters, and names are printed. */
+static bool is_printable(const char *text) {
+    for (; *text != '\0'; text++) {
+        if (iscntrl((unsigned char)*text)) {
+            return false;
+        }
+    }
+    return true;
+}
+
 static void read_name(struct reading *reading, const struct tree *tree) {
-    if (tree->kind != TREE_SCALAR || tree_is_empty(tree)) {
-        diag_error(reading->diag, tree->pos, "name is the device's, for messages");
+    if (tree->kind != TREE_SCALAR || tree_is_empty(tree) || !is_printable(tree->text)) {
+        diag_error(reading->diag, tree->pos, "name is the device's, of characters that print");
         return;
     }
     snprintf(reading->target->name, sizeof(reading->target->name), "%s", tree->text);

@@ -153,6 +153,7 @@ static void mistakes_are_shown(void **state) {
     must_not_read("groups: [1, 2]\n", "groups is a list of 3 numbers: [x, y, z]");
     must_not_read("groups: [1, 2, x]\n", "wrong.yaml:1:16: groups is a whole number");
     must_not_read("name: []\n", "name is the device's");
+    must_not_read("name: \"a\\e[31mb\"\n", "of characters that print");
     must_not_read("push_bytes: 128\npush_bytes: 128\n", "the key \"push_bytes\" is here twice");
     must_not_read("- push_bytes\n", "a list of lines \"name: value\"");
     must_not_read("# nothing\n\n  \n", "there is no limit in it");
