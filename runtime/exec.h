@@ -131,6 +131,9 @@ enum exec_disable {
 bool fast_path_parse(const char *source, const char *list, uint32_t *bits, struct err *err);
 /* Whether the switches of the environment have words that they know. ERR_USAGE: one has not. */
 bool fast_path_check_words(struct err *err);
+/* The value of UNET_DEVICE_WAIT, UNET_DEVICE_TIMEOUT or UNET_SUBMISSION, in its own unit; stays as
+   it is where the variable is not set. ERR_USAGE when that is no such number. */
+bool fast_path_number(const char *variable, double *value, struct err *err);
 
 extern const struct exec_backend gpu_backend; /* unless built with -Dvulkan=disabled */
 extern const struct exec_backend cpu_backend;

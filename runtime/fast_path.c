@@ -1,6 +1,6 @@
 /*
  * fast_path.c: what can be switched off by name: the methods of plans, which native kernels follow
- * too, and what chooses among them.
+ * too, and what chooses among them; and that the variables of the environment are understood.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -57,33 +57,39 @@ bool fast_path_parse(const char *source, const char *list, uint32_t *bits, struc
     return true;
 }
 
-/* Variables that are read where no error can be told, or only by some devices or only when one is
-   lost: a mistake in one would go unnoticed. */
-static bool check_numbers(struct err *err) {
-    static const struct {
-        const char *variable, *unit;
-        double least, most;
-    } numbers[] = {
-        {"UNET_DEVICE_WAIT", "seconds", 0, 1e6},
-        {"UNET_DEVICE_TIMEOUT", "seconds", 1, 1e6},
-        {"UNET_SUBMISSION", "milliseconds", 1, 1e4},
-    };
-    for (size_t i = 0; i < ARRAY_LEN(numbers); i++) {
-        const char *text = getenv(numbers[i].variable);
-        if (text == NULL || text[0] == '\0')
-            continue;
-        char *end;
-        const double number = strtod(text, &end);
-        if (end != text && *end == '\0' && number >= numbers[i].least && number <= numbers[i].most)
-            continue;
-        err_set(err, ERR_USAGE, "%s=%s: %s are wanted, %.0f to %.0f", numbers[i].variable, text,
-                numbers[i].unit, numbers[i].least, numbers[i].most);
-        return err_hint(err, "%s is a number of %s, or not set", numbers[i].variable,
-                        numbers[i].unit);
+static const struct number {
+    const char *variable, *unit;
+    double least, most;
+} numbers[] = {
+    {"UNET_DEVICE_WAIT", "seconds", 0, 1e6},
+    {"UNET_DEVICE_TIMEOUT", "seconds", 1, 1e6},
+    {"UNET_SUBMISSION", "milliseconds", 1, 1e4},
+};
+
+static bool read_number(const struct number *number, double *value, struct err *err) {
+    const char *text = getenv(number->variable);
+    if (text == NULL || text[0] == '\0')
+        return true;
+    char *end;
+    const double given = strtod(text, &end);
+    if (end == text || *end != '\0' || !(given >= number->least && given <= number->most)) {
+        err_set(err, ERR_USAGE, "%s=%s: %s are wanted, %.0f to %.0f", number->variable, text,
+                number->unit, number->least, number->most);
+        return err_hint(err, "%s is a number of %s, or not set", number->variable, number->unit);
     }
+    *value = given;
     return true;
 }
 
+bool fast_path_number(const char *variable, double *value, struct err *err) {
+    size_t i = 0;
+    while (strcmp(numbers[i].variable, variable) != 0)
+        i++;
+    return read_number(&numbers[i], value, err);
+}
+
+/* Variables that are read where no error can be told, or only by some devices or only when one is
+   lost: a mistake in one would go unnoticed. */
 bool fast_path_check_words(struct err *err) {
     static const struct {
         const char *variable, *words[2];
@@ -103,5 +109,10 @@ bool fast_path_check_words(struct err *err) {
         return err_hint(err, "%s is %s or %s, or not set", switches[i].variable, words[0],
                         words[1]);
     }
-    return check_numbers(err);
+    for (size_t i = 0; i < ARRAY_LEN(numbers); i++) {
+        double value;
+        if (!read_number(&numbers[i], &value, err))
+            return false;
+    }
+    return true;
 }

@@ -16,21 +16,13 @@
  * and a submission costs them a millisecond. */
 #define GPU_SECONDS 0.2
 #define CPU_SECONDS 0.5
-#define MOST_MILLISECONDS 10000.0
 #define OVERHEAD_TRIES 3
 
 bool gpu_submission_seconds(VkPhysicalDeviceType type, double *seconds_out, struct err *err) {
-    const char *text = getenv("UNET_SUBMISSION");
-    *seconds_out = type == VK_PHYSICAL_DEVICE_TYPE_CPU ? CPU_SECONDS : GPU_SECONDS;
-    if (text == NULL || text[0] == '\0')
-        return true;
-    char *end;
-    const double milliseconds = strtod(text, &end);
+    double milliseconds = (type == VK_PHYSICAL_DEVICE_TYPE_CPU ? CPU_SECONDS : GPU_SECONDS) * 1e3;
+    const bool good = fast_path_number("UNET_SUBMISSION", &milliseconds, err);
     *seconds_out = milliseconds * 1e-3;
-    return (end != text && *end == '\0' && milliseconds >= 1 &&
-            milliseconds <= MOST_MILLISECONDS) ||
-           err_set(err, ERR_USAGE, "UNET_SUBMISSION=%s: milliseconds are wanted, 1 to %.0f", text,
-                   MOST_MILLISECONDS);
+    return good;
 }
 
 double gpu_batch_cost(VkPhysicalDeviceType type, double submission_seconds) {

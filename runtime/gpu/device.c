@@ -12,7 +12,6 @@
 
 #define GPU_TIMEOUT_SECONDS 60.0 /* three hundred times what a submission is meant to take */
 #define CPU_TIMEOUT_SECONDS 600.0
-#define MOST_TIMEOUT_SECONDS 1e6
 
 bool gpu_device_list(struct unet_device_info **devices_out, size_t *count_out, struct err *err) {
     struct gpu_instance instance;
@@ -95,18 +94,10 @@ static bool create_device(struct gpu_device *device, struct err *err) {
 /* UNET_DEVICE_TIMEOUT, else by type of device: CPU drivers may compile shaders for minutes when
    they run first. */
 static bool choose_timeout(struct gpu_device *device, struct err *err) {
-    const char *text = getenv("UNET_DEVICE_TIMEOUT");
-    char *end;
     device->timeout_seconds = device->facts.type == VK_PHYSICAL_DEVICE_TYPE_CPU
                                   ? CPU_TIMEOUT_SECONDS
                                   : GPU_TIMEOUT_SECONDS;
-    if (text == NULL || text[0] == '\0')
-        return true;
-    device->timeout_seconds = strtod(text, &end);
-    return (end != text && *end == '\0' && device->timeout_seconds >= 1 &&
-            device->timeout_seconds <= MOST_TIMEOUT_SECONDS) ||
-           err_set(err, ERR_USAGE, "UNET_DEVICE_TIMEOUT=%s: seconds are wanted, 1 to %.0f", text,
-                   MOST_TIMEOUT_SECONDS);
+    return fast_path_number("UNET_DEVICE_TIMEOUT", &device->timeout_seconds, err);
 }
 
 /* Makes a logical device of a physical one. */

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "common/log.h"
+#include "runtime/train/prepare.h"
 #include "runtime/train/schedule.h"
 
 /* New weights, or those of another training. */
@@ -57,6 +58,7 @@ static bool begin_resumed(struct unet_session *session, const struct plan *plan,
                       options->steps, info->total_steps);
         info->total_steps = options->steps;
     }
+    info->owes_validation = info->owes_validation && prepare_holds_out(options);
     if (info->step >= info->total_steps && !info->owes_validation)
         return err_set(err, ERR_INPUT, "%s: its run is complete, %u of %u steps are done",
                        options->resume, info->step, info->total_steps) ||

@@ -29,8 +29,8 @@ struct history_times {
 struct history {
     FILE *stream;
     char *path;
-    bool has_scale;               /* the plan scales the loss */
-    struct history_times earlier; /* of the runs that were resumed */
+    bool has_scale;                           /* the plan scales the loss */
+    struct history_times earlier;             /* of the runs that were resumed */
     const struct unet_train_progress *scored; /* whose row gets scores while the file is copied */
 };
 

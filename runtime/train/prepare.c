@@ -8,7 +8,7 @@
 #include "common/log.h"
 #include "runtime/data/weightmap.h"
 
-static bool holds_out(const struct unet_train_options *options) {
+bool prepare_holds_out(const struct unet_train_options *options) {
     return options->val_dir != NULL || options->val_frames != NULL || options->folds > 0;
 }
 
@@ -23,7 +23,7 @@ bool prepare_check(const struct unet_train_options *options, const struct plan *
         return err_set(err, ERR_USAGE, "fold %u of how many folds?", options->fold);
     if (options->resume != NULL && options->init_from != NULL)
         return err_set(err, ERR_USAGE, "a run is continued or starts from weights, not both");
-    if ((options->best != NULL || options->patience > 0) && !holds_out(options))
+    if ((options->best != NULL || options->patience > 0) && !prepare_holds_out(options))
         return err_set(err, ERR_USAGE,
                        "the best weights cannot be told: there is no validation data");
     if (options->best != NULL && !unet_score_find(options->best, &ignored, err))

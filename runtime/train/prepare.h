@@ -8,6 +8,8 @@
 #include "runtime/data/dataset.h"
 #include "runtime/runtime.h"
 
+/* Whether frames are held out for validation. */
+bool prepare_holds_out(const struct unet_train_options *options);
 bool prepare_check(const struct unet_train_options *options, const struct plan *plan,
                    struct err *err);
 

@@ -10,6 +10,7 @@
 #include "common/base.h"
 #include "common/clock.h"
 #include "common/log.h"
+#include "runtime/exec.h"
 #include "runtime/param.h"
 #include "runtime/train/checkpoint.h"
 
@@ -52,8 +53,10 @@ void recover_note_kept(struct recover *recover, const struct unet_checkpoint_inf
 /* ---- the device ---- */
 
 static double wait_seconds(void) {
-    const char *text = getenv("UNET_DEVICE_WAIT"); /* was looked at when the device was opened */
-    return text != NULL && text[0] != '\0' ? strtod(text, NULL) : WAIT_SECONDS;
+    double seconds = WAIT_SECONDS;
+    fast_path_number("UNET_DEVICE_WAIT", &seconds,
+                     NULL); /* a mistake was told when it was opened */
+    return seconds;
 }
 
 /* Adds to the text of an error, which stays what it is. */

@@ -418,7 +418,7 @@ static bool pay_validation(struct trainer *trainer, struct err *err) {
     struct unet_train_progress progress = {
         .step = info->step, .total_steps = info->total_steps, .is_owed = true};
     struct validation validation;
-    if (trainer->held_out.n_frames > 0 && !validate_step(trainer, &progress, &validation, err))
+    if (!validate_step(trainer, &progress, &validation, err))
         return false;
     if (!progress.has_validation)
         return true;

@@ -351,6 +351,9 @@ def check_interrupted_validation(lab):
             break
     assert owing.get("owes_validation") == "1", owing
     step = int(owing["step"])
+    code, _, err = lab.run("unetrun train tiny.plan --data data --out owe --steps %d -q "
+                           "--resume owe/last.safetensors" % step)
+    assert code == 1 and "its run is complete" in err, err
     assert rows(lab, "owe/metrics.csv")[-1]["validation_loss"] == "", "it was validated"
     for steps in step, step + 2:
         code, _, err = lab.run(train + "--out owe --steps %d --resume owe/last.safetensors" % steps)
